@@ -1,0 +1,48 @@
+#include "base/hash.h"
+#include "base/random.h"
+#include "base/result.h"
+
+#include <gtest/gtest.h>
+
+namespace wideep {
+namespace {
+
+Result<int> half(int value) {
+  if (value % 2 != 0) return invalid_argument("{} is odd", value);
+  return value / 2;
+}
+
+Result<int> quarter(int value) {
+  WD_ASSIGN_OR_RETURN(const int once, half(value));
+  return half(once);
+}
+
+TEST(Result, PassesTheFirstErrorOn) {
+  EXPECT_EQ(quarter(8), 2);
+  const auto failed = quarter(6);
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().message, "3 is odd");
+  EXPECT_EQ(name(failed.error().code), "invalid argument");
+}
+
+TEST(Random, IsAFunctionOfSeedAndCounterAlone) {
+  EXPECT_EQ(random_bits(7, 3), random_bits(7, 3));
+  EXPECT_NE(random_bits(7, 3), random_bits(7, 4));
+  EXPECT_NE(random_bits(7, 3), random_bits(8, 3));
+  EXPECT_NE(random_bits(7, 3, 0), random_bits(7, 3, 1));
+}
+
+TEST(Random, UniformHasTheRightMean) {
+  double sum = 0;
+  for (uint64_t i = 0; i < 10000; ++i)
+    sum += random_uniform(1, i);
+  EXPECT_NEAR(sum / 10000, 0.5, 0.02);
+}
+
+TEST(Hash, MatchesKnownVectors) {
+  EXPECT_EQ(xxh64(std::string_view("")), 0xEF46DB3751D8E999ULL);
+  EXPECT_EQ(to_hex(sha256({}), 8), "e3b0c442");
+}
+
+}  // namespace
+}  // namespace wideep

@@ -1,0 +1,97 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace wideep {
+namespace {
+
+std::string system_error_text() {
+  return std::string(strerrordesc_np(errno));
+}
+
+}  // namespace
+
+Result<File> File::open(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    const ErrorCode code = errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kUnavailable;
+    return error(code, "{}: cannot open: {}", path, system_error_text());
+  }
+  struct stat status{};
+  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(fd);
+    return error(ErrorCode::kUnavailable, "{}: not a regular file", path);
+  }
+  return File(fd, status.st_size, path);
+}
+
+File::~File() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+File::File(File&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), size_(other.size_), path_(std::move(other.path_)) {}
+
+File& File::operator=(File&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(size_, other.size_);
+  std::swap(path_, other.path_);
+  return *this;
+}
+
+Status File::read_at(int64_t offset, std::span<std::byte> out) const {
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t got =
+        pread(fd_, out.data() + done, out.size() - done, offset + static_cast<int64_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      return error(ErrorCode::kDataLoss, "{}: cannot read: {}", path_, system_error_text());
+    }
+    if (got == 0) {
+      return error(ErrorCode::kDataLoss, "{}: ends at byte {}, {} bytes wanted at {}", path_,
+                   offset + static_cast<int64_t>(done), out.size(), offset);
+    }
+    done += static_cast<size_t>(got);
+  }
+  return {};
+}
+
+Result<std::string> read_file(const std::string& path, int64_t bytes_max) {
+  WD_ASSIGN_OR_RETURN(const File file, File::open(path));
+  if (file.size() > bytes_max) {
+    return error(ErrorCode::kExhausted, "{}: {} bytes, at most {} allowed", path, file.size(),
+                 bytes_max);
+  }
+  std::string content(static_cast<size_t>(file.size()), '\0');
+  WD_TRY(file.read_at(0, std::as_writable_bytes(std::span(content))));
+  return content;
+}
+
+Status write_file(const std::string& path, std::string_view content) {
+  const std::string temporary = fmt::format("{}.tmp{}", path, getpid());
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) {
+    return error(ErrorCode::kUnavailable, "{}: cannot create: {}", temporary, system_error_text());
+  }
+  while (!content.empty()) {
+    const ssize_t written = write(fd, content.data(), content.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) break;
+    content.remove_prefix(static_cast<size_t>(written));
+  }
+  const bool closed = ::close(fd) == 0;
+  if (!content.empty() || !closed || rename(temporary.c_str(), path.c_str()) != 0) {
+    unlink(temporary.c_str());
+    return error(ErrorCode::kUnavailable, "{}: cannot write: {}", path, system_error_text());
+  }
+  return {};
+}
+
+}  // namespace wideep

@@ -1,0 +1,24 @@
+// Hashes: xxh64 for checksums and the picker's prefix hashes, SHA-256 where nobody may forge a
+// match (prefix cache keys, tickets, NumericConfig).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace wideep {
+
+uint64_t xxh64(std::span<const std::byte> bytes, uint64_t seed = 0);
+uint64_t xxh64(std::string_view text, uint64_t seed = 0);
+
+using Digest = std::array<std::byte, 32>;
+Digest sha256(std::span<const std::byte> bytes);
+// Lower-case hex, all 64 digits or the first `digits`.
+std::string to_hex(std::span<const std::byte> bytes, size_t digits = SIZE_MAX);
+// Equal without leaking where they differ.
+bool equal_constant_time(std::span<const std::byte> a, std::span<const std::byte> b);
+
+}  // namespace wideep

@@ -1,0 +1,336 @@
+#include "base/json.h"
+
+#include "base/check.h"
+#include "base/utf8.h"
+
+#include <rapidjson/error/en.h>
+#include <rapidjson/memorystream.h>
+#include <rapidjson/reader.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <string>
+#include <unordered_set>
+
+namespace wideep {
+namespace {
+
+constexpr size_t kPathBytesMax = 200;
+
+// Builds the tree from the parser's events. Stops the parser by returning false with `problem` set.
+class TreeBuilder {
+ public:
+  explicit TreeBuilder(const JsonLimits& limits) : limits_(limits) {}
+
+  bool Null() { return add(Json()); }
+
+  bool Bool(bool value) { return add(Json(value)); }
+
+  bool Int(int value) { return add(Json(value)); }
+
+  bool Uint(unsigned value) { return add(Json(value)); }
+
+  bool Int64(int64_t value) { return add(Json(value)); }
+
+  bool Uint64(uint64_t value) {
+    if (value <= static_cast<uint64_t>(INT64_MAX)) return add(Json(static_cast<int64_t>(value)));
+    return add(Json(static_cast<double>(value)));
+  }
+
+  bool Double(double value) { return add(Json(value)); }
+
+  bool RawNumber(const char*, rapidjson::SizeType, bool) { return false; }
+
+  bool String(const char* text, rapidjson::SizeType length, bool) {
+    return add(Json(std::string(text, length)));
+  }
+
+  bool StartObject() { return open(Json(Json::Object{})); }
+
+  bool Key(const char* text, rapidjson::SizeType length, bool) {
+    stack_.back().key.assign(text, length);
+    return true;
+  }
+
+  bool EndObject(rapidjson::SizeType) {
+    if (!keys_are_unique(*stack_.back().value.as_object())) return false;
+    return close();
+  }
+
+  bool StartArray() { return open(Json(Json::Array{})); }
+
+  bool EndArray(rapidjson::SizeType) { return close(); }
+
+  Json take_root() { return std::move(root_); }
+
+  const std::string& problem() const { return problem_; }
+
+  // "$.weights[3].name" of the value being read. Shortened in the middle of deep nesting.
+  std::string path() const {
+    std::string path = "$";
+    for (const Frame& frame : stack_) {
+      if (path.size() > kPathBytesMax) return path + "...";
+      if (const Json::Array* array = frame.value.as_array()) {
+        path += fmt::format("[{}]", array->size());
+      } else if (!frame.key.empty()) {
+        path += "." + frame.key.substr(0, kPathBytesMax);
+      }
+    }
+    return path;
+  }
+
+ private:
+  struct Frame {
+    Json value;
+    std::string key;  // the member being read, for objects
+  };
+
+  bool fail(std::string problem) {
+    problem_ = std::move(problem);
+    return false;
+  }
+
+  bool add(Json value) {
+    if (++num_values_ > limits_.values_max) {
+      return fail(fmt::format("more than {} values", limits_.values_max));
+    }
+    if (stack_.empty()) {
+      root_ = std::move(value);
+      return true;
+    }
+    Frame& top = stack_.back();
+    if (Json::Array* array = top.value.as_array()) {
+      array->push_back(std::move(value));
+    } else {
+      top.value.as_object()->emplace_back(std::move(top.key), std::move(value));
+      top.key.clear();
+    }
+    return true;
+  }
+
+  bool open(Json container) {
+    if (static_cast<int>(stack_.size()) >= limits_.depth_max) {
+      return fail(fmt::format("nested deeper than {}", limits_.depth_max));
+    }
+    stack_.push_back({std::move(container), {}});
+    return true;
+  }
+
+  bool close() {
+    Json value = std::move(stack_.back().value);
+    stack_.pop_back();
+    return add(std::move(value));
+  }
+
+  bool keys_are_unique(const Json::Object& object) {
+    std::unordered_set<std::string_view> seen;
+    seen.reserve(object.size());
+    for (const auto& [key, value] : object) {
+      if (!seen.insert(key).second) {
+        return fail(fmt::format("key '{}' appears twice", key.substr(0, kPathBytesMax)));
+      }
+    }
+    return true;
+  }
+
+  JsonLimits limits_;
+  std::vector<Frame> stack_;
+  Json root_;
+  int64_t num_values_ = 0;
+  std::string problem_;
+};
+
+}  // namespace
+
+std::optional<bool> Json::as_bool() const {
+  const bool* value = std::get_if<bool>(&value_);
+  return value ? std::optional(*value) : std::nullopt;
+}
+
+std::optional<int64_t> Json::as_int() const {
+  const int64_t* value = std::get_if<int64_t>(&value_);
+  return value ? std::optional(*value) : std::nullopt;
+}
+
+std::optional<double> Json::as_double() const {
+  if (auto integer = as_int()) return static_cast<double>(*integer);
+  const double* value = std::get_if<double>(&value_);
+  return value ? std::optional(*value) : std::nullopt;
+}
+
+const Json* Json::find(std::string_view key) const {
+  const Object* object = as_object();
+  if (object == nullptr) return nullptr;
+  auto it = std::ranges::find(*object, key, &Member::first);
+  return it == object->end() ? nullptr : &it->second;
+}
+
+Json* Json::find(std::string_view key) {
+  return const_cast<Json*>(static_cast<const Json*>(this)->find(key));
+}
+
+Json& Json::set(std::string_view key, Json value) {
+  if (is_null()) value_ = Object{};
+  Object* object = as_object();
+  WD_CHECK(object != nullptr);
+  if (Json* existing = find(key)) {
+    *existing = std::move(value);
+  } else {
+    object->emplace_back(std::string(key), std::move(value));
+  }
+  return *this;
+}
+
+void Json::erase(std::string_view key) {
+  if (Object* object = as_object()) {
+    std::erase_if(*object, [&](const Member& member) { return member.first == key; });
+  }
+}
+
+Json& Json::append(Json value) {
+  if (is_null()) value_ = Array{};
+  Array* array = as_array();
+  WD_CHECK(array != nullptr);
+  array->push_back(std::move(value));
+  return *this;
+}
+
+std::string Json::dump() const {
+  std::string out;
+  dump_to(out);
+  return out;
+}
+
+void Json::dump_to(std::string& out) const {
+  switch (kind()) {
+    case Kind::kNull:
+      out += "null";
+      break;
+    case Kind::kBool:
+      out += *as_bool() ? "true" : "false";
+      break;
+    case Kind::kInt:
+      out += std::to_string(*as_int());
+      break;
+    case Kind::kDouble:
+      append_json_number(out, std::get<double>(value_));
+      break;
+    case Kind::kString:
+      append_json_string(out, *as_string());
+      break;
+    case Kind::kArray: {
+      char separator = '[';
+      for (const Json& item : *as_array()) {
+        out += separator;
+        item.dump_to(out);
+        separator = ',';
+      }
+      out += separator == '[' ? "[]" : "]";
+      break;
+    }
+    case Kind::kObject: {
+      char separator = '{';
+      for (const auto& [key, value] : *as_object()) {
+        out += separator;
+        append_json_string(out, key);
+        out += ':';
+        value.dump_to(out);
+        separator = ',';
+      }
+      out += separator == '{' ? "{}" : "}";
+      break;
+    }
+  }
+}
+
+std::string_view name(Json::Kind kind) {
+  static constexpr std::array<std::string_view, 7> kNames = {
+      "null", "boolean", "integer", "number", "string", "array", "object"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
+  TreeBuilder builder(limits);
+  rapidjson::Reader reader;
+  rapidjson::MemoryStream raw(text.data(), text.size());
+  rapidjson::EncodedInputStream<rapidjson::UTF8<>, rapidjson::MemoryStream> stream(raw);
+  constexpr unsigned kFlags = rapidjson::kParseIterativeFlag |
+                              rapidjson::kParseValidateEncodingFlag |
+                              rapidjson::kParseFullPrecisionFlag;
+  if (!is_valid_utf8(text)) return invalid_argument("invalid JSON: not valid UTF-8");
+  const rapidjson::ParseResult result = reader.Parse<kFlags>(stream, builder);
+  if (result) return builder.take_root();
+  const std::string what = builder.problem().empty()
+                               ? std::string(rapidjson::GetParseError_En(result.Code()))
+                               : builder.problem();
+  return invalid_argument("invalid JSON at {} (byte {}): {}", builder.path(), result.Offset(),
+                          what);
+}
+
+void append_json_string(std::string& out, std::string_view text) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  out += '"';
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (byte < 0x80) {
+      switch (byte) {
+        case '"':
+          out += "\\\"";
+          break;
+        case '\\':
+          out += "\\\\";
+          break;
+        case '\n':
+          out += "\\n";
+          break;
+        case '\r':
+          out += "\\r";
+          break;
+        case '\t':
+          out += "\\t";
+          break;
+        case '\b':
+          out += "\\b";
+          break;
+        case '\f':
+          out += "\\f";
+          break;
+        default:
+          if (byte < 0x20 || byte == 0x7F) {
+            out += "\\u00";
+            out += kHex[byte >> 4];
+            out += kHex[byte & 15];
+          } else {
+            out += static_cast<char>(byte);
+          }
+      }
+      ++i;
+      continue;
+    }
+    const int length = utf8_sequence_length(text.substr(i));
+    if (length > 0) {
+      out += text.substr(i, static_cast<size_t>(length));
+      i += static_cast<size_t>(length);
+    } else {
+      out += "\xEF\xBF\xBD";
+      ++i;
+    }
+  }
+  out += '"';
+}
+
+void append_json_number(std::string& out, double value) {
+  if (!std::isfinite(value)) {
+    out += "null";
+    return;
+  }
+  std::array<char, 32> digits;
+  const auto [end, code] = std::to_chars(digits.data(), digits.data() + digits.size(), value);
+  const std::string_view shortest(digits.data(), static_cast<size_t>(end - digits.data()));
+  out += shortest;
+  if (shortest.find_first_of(".e") == std::string_view::npos) out += ".0";
+}
+
+}  // namespace wideep

@@ -1,0 +1,46 @@
+#include "base/json.h"
+
+#include <gtest/gtest.h>
+
+namespace wideep {
+namespace {
+
+TEST(Json, ReadsWhatItWrites) {
+  const std::string text = R"({"b":1,"a":[true,null,-2.5,"x\n\u20ac"],"c":{}})";
+  const auto parsed = parse_json(text);
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  EXPECT_EQ(parsed->dump(), "{\"b\":1,\"a\":[true,null,-2.5,\"x\\n\xE2\x82\xAC\"],\"c\":{}}");
+  EXPECT_EQ(parsed->find("b")->as_int(), 1);
+}
+
+TEST(Json, NamesThePathOfAnError) {
+  const auto parsed = parse_json(R"({"a":[1,{"b":tru}]})");
+  ASSERT_FALSE(parsed);
+  EXPECT_NE(parsed.error().message.find("$.a[1].b"), std::string::npos) << parsed.error().message;
+}
+
+TEST(Json, RefusesDeepNestingWithoutRecursion) {
+  const std::string deep = "{\"a\":" + std::string(200000, '[');
+  const auto parsed = parse_json(deep);
+  ASSERT_FALSE(parsed);
+  EXPECT_NE(parsed.error().message.find("$.a[0]"), std::string::npos) << parsed.error().message;
+  EXPECT_LT(parsed.error().message.size(), 400U);
+}
+
+TEST(Json, RefusesDuplicatesTrailingTextHugeNumbersAndBadUtf8) {
+  EXPECT_FALSE(parse_json(R"({"a":1,"a":2})"));
+  EXPECT_FALSE(parse_json("1 2"));
+  EXPECT_FALSE(parse_json("1e999"));
+  EXPECT_FALSE(parse_json("\"\xC0\x80\""));
+  EXPECT_FALSE(parse_json(""));
+}
+
+TEST(Json, KeepsIntegersExactAndOthersShort) {
+  EXPECT_EQ(parse_json("9223372036854775807")->as_int(), INT64_MAX);
+  EXPECT_FALSE(parse_json("9223372036854775808")->as_int());
+  EXPECT_EQ(Json(0.1).dump(), "0.1");
+  EXPECT_EQ(Json(1.0).dump(), "1.0");
+}
+
+}  // namespace
+}  // namespace wideep

@@ -1,0 +1,99 @@
+#include "base/memory.h"
+
+#include "base/check.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+namespace wideep {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+bool is_mapped(size_t bytes) {
+  return bytes >= kHugePage;
+}
+
+size_t mapped_bytes(size_t bytes) {
+  return (bytes + kHugePage - 1) / kHugePage * kHugePage;
+}
+
+// Maps `bytes` (a multiple of 2 MiB) at a 2-MiB boundary.
+std::byte* map_aligned(size_t bytes) {
+  const size_t reserved = bytes + kHugePage;
+  void* base = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  WD_CHECK(base != MAP_FAILED);
+  const auto start = reinterpret_cast<uintptr_t>(base);
+  const uintptr_t aligned = (start + kHugePage - 1) / kHugePage * kHugePage;
+  if (aligned > start) munmap(base, aligned - start);
+  const uintptr_t end = start + reserved;
+  if (end > aligned + bytes)
+    munmap(reinterpret_cast<void*>(aligned + bytes), end - aligned - bytes);
+  madvise(reinterpret_cast<void*>(aligned), bytes, MADV_HUGEPAGE);
+  return reinterpret_cast<std::byte*>(aligned);
+}
+
+size_t read_number(const char* path, size_t fallback) {
+  std::ifstream file(path);
+  size_t value = 0;
+  return file >> value ? value : fallback;
+}
+
+}  // namespace
+
+AlignedBuffer::AlignedBuffer(size_t bytes) : bytes_(bytes) {
+  if (bytes == 0) return;
+  if (is_mapped(bytes)) {
+    data_ = map_aligned(mapped_bytes(bytes));
+    return;
+  }
+  const size_t padded = (bytes + 63) / 64 * 64;
+  data_ = static_cast<std::byte*>(std::aligned_alloc(64, padded));
+  WD_CHECK(data_ != nullptr);
+  std::memset(data_, 0, padded);
+}
+
+AlignedBuffer::~AlignedBuffer() {
+  if (data_ == nullptr) return;
+  if (is_mapped(bytes_)) {
+    munmap(data_, mapped_bytes(bytes_));
+  } else {
+    std::free(data_);
+  }
+}
+
+void AlignedBuffer::prefault() {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  for (size_t offset = 0; offset < bytes_; offset += page) {
+    auto* touched = reinterpret_cast<volatile std::byte*>(data_ + offset);
+    *touched = *touched;
+  }
+}
+
+size_t available_memory_bytes() {
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key;
+  size_t kib = 0;
+  std::string unit;
+  size_t available = SIZE_MAX;
+  while (meminfo >> key >> kib) {
+    std::getline(meminfo, unit);
+    if (key == "MemAvailable:") available = kib * 1024;
+  }
+  const size_t limit =
+      std::min(read_number("/sys/fs/cgroup/memory.max", SIZE_MAX),
+               read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", SIZE_MAX));
+  const size_t used = std::min(read_number("/sys/fs/cgroup/memory.current", 0),
+                               read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", 0));
+  return std::min(available, limit > used ? limit - used : 0);
+}
+
+}  // namespace wideep

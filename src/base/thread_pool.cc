@@ -1,0 +1,123 @@
+#include "base/thread_pool.h"
+
+#include "base/check.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <utility>
+
+namespace wideep {
+namespace {
+
+void pause_cpu() {
+  __builtin_ia32_pause();
+}
+
+void pin_current_thread(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  // Fails where the cpu is not ours; the thread then runs where the kernel likes.
+  pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(ThreadPoolOptions options)
+    : num_threads_(options.num_threads), spin_(options.spin) {
+  WD_CHECK(num_threads_ >= 1);
+  const auto pin = [cpus = options.cpus](int thread) {
+    if (static_cast<size_t>(thread) < cpus.size())
+      pin_current_thread(cpus[static_cast<size_t>(thread)]);
+  };
+  pin(0);
+  for (int thread = 1; thread < num_threads_; ++thread) {
+    threads_.emplace_back([this, thread, pin] {
+      pin(thread);
+      work(thread);
+    });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true, std::memory_order_relaxed);
+  ticket_.fetch_add(1, std::memory_order_release);
+  ticket_.notify_all();
+  for (std::thread& thread : threads_)
+    thread.join();
+}
+
+void ThreadPool::run(FunctionRef<void(int)> body) {
+  if (num_threads_ == 1) {
+    body(0);
+    return;
+  }
+  body_ = &body;
+  num_running_.store(num_threads_ - 1, std::memory_order_relaxed);
+  ticket_.fetch_add(1, std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_seq_cst) > 0) ticket_.notify_all();
+  body(0);
+  const auto give_up = std::chrono::steady_clock::now() + spin_;
+  int running = num_running_.load(std::memory_order_acquire);
+  for (int spins = 0; running > 0; ++spins) {
+    if (spins % 64 == 63 && std::chrono::steady_clock::now() > give_up) {
+      num_running_.wait(running, std::memory_order_acquire);
+    }
+    pause_cpu();
+    running = num_running_.load(std::memory_order_acquire);
+  }
+}
+
+void ThreadPool::for_each(int64_t num_items, FunctionRef<void(int64_t, int)> body) {
+  std::atomic<int64_t> next{0};
+  run([&](int thread) {
+    for (int64_t item = next.fetch_add(1, std::memory_order_relaxed); item < num_items;
+         item = next.fetch_add(1, std::memory_order_relaxed)) {
+      body(item, thread);
+    }
+  });
+}
+
+void ThreadPool::barrier() {
+  if (num_threads_ == 1) return;
+  const uint32_t round = barrier_round_.load(std::memory_order_acquire);
+  if (num_arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == num_threads_) {
+    num_arrived_.store(0, std::memory_order_relaxed);
+    barrier_round_.fetch_add(1, std::memory_order_release);
+    barrier_round_.notify_all();
+    return;
+  }
+  const auto give_up = std::chrono::steady_clock::now() + spin_;
+  for (int spins = 0; barrier_round_.load(std::memory_order_acquire) == round; ++spins) {
+    if (spins % 64 == 63 && std::chrono::steady_clock::now() > give_up) {
+      barrier_round_.wait(round, std::memory_order_acquire);
+    }
+    pause_cpu();
+  }
+}
+
+void ThreadPool::wait_for_ticket(uint32_t seen) {
+  const auto give_up = std::chrono::steady_clock::now() + spin_;
+  for (int spins = 0; ticket_.load(std::memory_order_acquire) == seen; ++spins) {
+    if (spins % 64 == 63 && std::chrono::steady_clock::now() > give_up) {
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      ticket_.wait(seen, std::memory_order_seq_cst);
+      sleepers_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    pause_cpu();
+  }
+}
+
+void ThreadPool::work(int thread) {
+  uint32_t seen = 0;
+  while (true) {
+    wait_for_ticket(seen);
+    ++seen;
+    if (stop_.load(std::memory_order_relaxed)) return;
+    (*body_)(thread);
+    if (num_running_.fetch_sub(1, std::memory_order_acq_rel) == 1) num_running_.notify_one();
+  }
+}
+
+}  // namespace wideep

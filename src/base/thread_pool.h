@@ -1,0 +1,61 @@
+// The threads that compute a step: one pool per rank, created once, pinned, and reused by every
+// kernel.
+//
+// A pool of N has N - 1 threads of its own; the caller of run() is thread 0. Workers wait by
+// spinning for `spin`, then on a futex; with more ranks than cores set spin to zero. Thread: run()
+// and for_each() are called by one thread at a time, and never from inside themselves.
+#pragma once
+
+#include "base/clock.h"
+#include "base/function_ref.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace wideep {
+
+struct ThreadPoolOptions {
+  int num_threads = 1;
+  std::chrono::microseconds spin{50};
+  std::vector<int> cpus;  // cpus[i] is where thread i is pinned; empty = not pinned
+};
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(ThreadPoolOptions options);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const { return num_threads_; }
+
+  // Runs body(thread) once on every thread; returns when all are done.
+  void run(FunctionRef<void(int thread)> body);
+
+  // Runs body(item, thread) for every item in [0, num_items); threads take items as they get free.
+  // Which thread gets which item is not defined: results must not depend on it.
+  void for_each(int64_t num_items, FunctionRef<void(int64_t item, int thread)> body);
+
+  // Inside run(): returns once every thread has arrived.
+  void barrier();
+
+ private:
+  void work(int thread);
+  void wait_for_ticket(uint32_t seen);
+
+  const int num_threads_;
+  const Duration spin_;
+  const FunctionRef<void(int)>* body_ = nullptr;
+  alignas(64) std::atomic<uint32_t> ticket_{0};  // bumped when there is a body to run, or to stop
+  alignas(64) std::atomic<int> sleepers_{0};
+  alignas(64) std::atomic<int> num_running_{0};
+  alignas(64) std::atomic<int> num_arrived_{0};
+  alignas(64) std::atomic<uint32_t> barrier_round_{0};
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace wideep
