@@ -1,0 +1,70 @@
+// SwiGLU feed-forward over many experts at once: out = down(silu(gate x) * up x).
+//
+// One shared work list over all groups (expert x column panel), two barriers in all: first every
+// gate_up panel (SiLU fused in registers, the inner row written once), then every down panel. A
+// dense layer or a shared expert is one group. The inner row is held in the input format of `down`
+// (kBf16, kInt8 with a scale of its own row, or kF32). Output rows are written in `out_format`
+// (kF32 or kBf16), each to where its pointer says: the combine buffer of its token, on this rank or
+// another. A row's result depends on the row, its expert and the ISA level alone.
+#pragma once
+
+#include "base/thread_pool.h"
+#include "math/gemm.h"
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace wideep::math {
+
+struct FfnWeights {
+  PackedMatrix gate_up;  // pack_gate_up: n = 2 * inner, k = hidden
+  PackedMatrix down;     // n = hidden, k = inner
+};
+
+struct FfnGroup {
+  const FfnWeights* weights = nullptr;
+  std::span<const std::byte* const> in;  // rows in input_format(gate_up), hidden columns
+  std::span<std::byte* const> out;       // rows of out_format, hidden columns
+};
+
+class Ffn {
+ public:
+  // `rows_max`: rows of all groups of one call together; `inner_max`: widest inner row. Allocates
+  // here only.
+  Ffn(ThreadPool& pool,
+      const Kernels& kernels,
+      RowFormat out_format,
+      int64_t rows_max,
+      int64_t inner_max);
+
+  // All weights of one call share format and shape. Returns when every output row is written. Adds
+  // the bytes of weights read to weight_bytes_read().
+  void forward(std::span<const FfnGroup> groups);
+
+  int64_t weight_bytes_read() const { return weight_bytes_read_; }
+
+ private:
+  struct Item {
+    int32_t group;
+    int32_t panel;
+  };
+
+  ThreadPool& pool_;
+  const Kernels& kernels_;
+  RowFormat out_format_;
+  int64_t rows_max_;
+  int64_t inner_max_;
+  AlignedBuffer scratch_;
+  std::vector<const std::byte*> inner_rows_;
+  std::vector<Item> items_;
+  int64_t weight_bytes_read_ = 0;
+};
+
+// The slow twin: one row through one expert, from decoded values in double precision.
+void reference_ffn(const FfnWeights& weights,
+                   RowFormat in_format,
+                   const std::byte* in,
+                   std::span<float> out);
+
+}  // namespace wideep::math

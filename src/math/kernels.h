@@ -1,0 +1,63 @@
+// The table of kernels of one ISA level. Everything between matrix products that touches every
+// value of a row lives here, so that it is vectorised once and its bits depend on the level alone.
+//
+// Rules for every entry (docs/architecture.md, promise 1): the result of a row depends on that row
+// only, not on how many rows there are, how they are tiled, or which thread runs; reductions over a
+// row have a fixed lane structure; no libm, no rcp/rsqrt estimates (own polynomials; sqrt and
+// division are exact). Thread: all functions are pure.
+#pragma once
+
+#include "math/formats.h"
+#include "math/isa.h"
+
+#include <cstdint>
+#include <span>
+
+namespace wideep::math {
+
+struct Kernels {
+  Isa isa;
+
+  // f32 row -> row of `format`, and back. See formats.h for the layout.
+  void (*encode_row)(RowFormat format, const float* row, int64_t cols, std::byte* out);
+  void (*decode_row)(RowFormat format, const std::byte* row, int64_t cols, float* out);
+
+  // out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i], all in f32. `out` may be `x`.
+  void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
+  // out[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)).
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  // acc[i] = fma(weight, x[i], acc[i]); acc[i] += x[i].
+  void (*axpy)(float weight, const float* x, int64_t n, float* acc);
+  void (*add)(const float* x, int64_t n, float* acc);
+  // The combine: acc[i] = fma(weight, decoded row[i], acc[i]) for a kF32 or kBf16 row.
+  void (*axpy_row)(float weight, RowFormat format, const std::byte* row, int64_t n, float* acc);
+
+  // exp(x) for x in [-104, 88], relative error <= 2^-22; below it gives 0.
+  void (*exp)(const float* x, int64_t n, float* out);
+  void (*sigmoid)(const float* x, int64_t n, float* out);
+  // x[i] = exp(x[i] - max) / sum: softmax in place.
+  void (*softmax)(float* x, int64_t n);
+
+  // Rotates interleaved pairs: (a, b) = (x[2j], x[2j+1]) -> (a c_j - b s_j, a s_j + b c_j). `n`
+  // values, n/2 cosines and sines.
+  void (*rope_interleaved)(float* x, const float* cosines, const float* sines, int64_t n);
+  // Rotates (x[j], x[j + n/2]).
+  void (*rope_half)(float* x, const float* cosines, const float* sines, int64_t n);
+
+  // Index of the largest value, the lowest index among equals; its value in *max.
+  int64_t (*argmax)(const float* x, int64_t n, float* max);
+  // log(sum(exp(x[i]))), the basis of log-probabilities.
+  float (*log_sum_exp)(const float* x, int64_t n);
+};
+
+// The table of a level that this machine supports (checked).
+const Kernels& kernels(Isa isa);
+
+// The scalar table: slow, obvious, the judge of the others.
+const Kernels& reference_kernels();
+
+// log(x) for x > 0 and exp(x) in plain C++ without libm, for what is computed once per token.
+float scalar_log(float x);
+float scalar_exp(float x);
+
+}  // namespace wideep::math
