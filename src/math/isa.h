@@ -20,8 +20,7 @@ enum class Isa {
 std::string_view name(Isa isa);  // "scalar", "avx2", "avx512", "avx512bf16", "amx"
 std::optional<Isa> parse_isa(std::string_view text);
 
-// The highest level of this machine (CPUID and what the kernel saves) or lower if `isa_max` says
-// so.
+// The highest level of this machine (CPUID and what the kernel saves).
 Isa detect_isa();
 bool is_supported(Isa isa);
 std::vector<Isa> supported_isas();

@@ -1,0 +1,87 @@
+// The engine of one rank: it owns its sequences and their KV, and steps.
+//
+//   submit()/cancel()  any thread: put into a bounded inbox
+//   step()             the engine thread: drain the inbox, schedule, forward, sample, report
+//
+// An engine outlives an epoch of its group: a step that fails at any layer leaves each sequence at
+// its last committed token, and the next step may run with another AllToAll.
+#pragma once
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "engine/request.h"
+#include "ep/all_to_all.h"
+#include "model/model.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace wideep::tokenizer {
+class Tokenizer;
+}
+
+namespace wideep::engine {
+
+struct EngineOptions {
+  int64_t max_model_len = 0;             // 0: the model's
+  int64_t max_num_seqs = 64;             // running at the same time
+  int64_t max_num_batched_tokens = 512;  // token budget of a step
+  int64_t block_size = 64;               // tokens of a KV block: 16, 32, … 512
+  int64_t kv_cache_bytes = 0;            // 0: chosen from free memory
+  int64_t num_kv_blocks = 0;             // overrides kv_cache_bytes
+  bool enable_prefix_caching = true;
+  int64_t max_num_queued_reqs = 1024;  // beyond: kExhausted
+  int64_t max_num_queued_tokens = 1 << 22;
+};
+
+// A snapshot for metrics and balancing.
+struct EngineStats {
+  int64_t num_running = 0;
+  int64_t num_waiting = 0;
+  double kv_cache_usage = 0;  // blocks in use by sequences / all blocks
+  int64_t num_kv_blocks = 0;
+  int64_t num_kv_blocks_free = 0;
+  int64_t num_preemptions = 0;
+  int64_t prefix_cache_queries = 0;  // tokens
+  int64_t prefix_cache_hits = 0;
+  int64_t prompt_tokens = 0;
+  int64_t generated_tokens = 0;
+  int64_t num_steps = 0;
+  int64_t last_step_tokens = 0;
+  TimePoint last_step_end{};
+};
+
+class Engine {
+ public:
+  // Borrows everything; the tokenizer may be null (then stop strings are refused and events carry
+  // no text).
+  static Result<std::unique_ptr<Engine>> create(model::Model& model,
+                                                const tokenizer::Tokenizer* tokenizer,
+                                                const Clock& clock,
+                                                EngineOptions options);
+  virtual ~Engine() = default;
+
+  // Checks the request and queues it. kInvalidArgument: it can never run (message for the client);
+  // kExhausted: the queue is full; kUnavailable: draining. On success `sink` gets events until one
+  // has `finish`. Any thread.
+  virtual Result<SequenceId> submit(Request request, EventSink sink) = 0;
+  // The request ends with kAbort, unless it has ended; its KV is free after the next step. Any
+  // thread.
+  virtual void cancel(SequenceId sequence) = 0;
+  // No new requests from now on; has_work() turns false when the rest is done. Any thread.
+  virtual void drain() = 0;
+
+  // One iteration. Only errors of the exchange (kPeerLost, kTimeout) come out; trouble with one
+  // request ends that request. Engine thread.
+  virtual Status step(ep::AllToAll& all_to_all) = 0;
+  // Whether a step has something to do: anything running, waiting or in the inbox. Any thread.
+  virtual bool has_work() const = 0;
+  // Blocks until has_work() or `timeout`. Engine thread.
+  virtual void wait_for_work(Duration timeout) = 0;
+
+  virtual EngineStats stats() const = 0;             // any thread
+  virtual const EngineOptions& options() const = 0;  // as resolved: no zeros left
+};
+
+}  // namespace wideep::engine
