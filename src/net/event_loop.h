@@ -1,0 +1,57 @@
+// One thread's event loop: tasks, timers and, through net/asio.h, sockets.
+//
+// Ownership: whoever runs the loop owns it; everything that lives on it must be gone before it.
+// Thread: run() on one thread; post() and stop() from anywhere; the rest on the loop's thread.
+#pragma once
+
+#include "base/clock.h"
+
+#include <functional>
+#include <memory>
+#include <thread>
+
+namespace wideep::net {
+
+class EventLoop {
+ public:
+  EventLoop();
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  // Runs tasks until stop(). Blocks in epoll when there is nothing to do.
+  void run();
+  // Makes run() return soon; what is queued stays queued and is dropped by the destructor.
+  void stop();
+
+  // Runs `task` on the loop's thread, never inside this call.
+  void post(std::function<void()> task);
+  // Like post, after `delay`. Cannot be taken back: let the task check whether it is still wanted.
+  void post_after(Duration delay, std::function<void()> task);
+
+  bool in_loop_thread() const;
+
+  struct Core;
+
+  Core& core() { return *core_; }  // for net/asio.h
+
+ private:
+  std::unique_ptr<Core> core_;
+};
+
+// A loop with its own thread, from construction to destruction.
+class LoopThread {
+ public:
+  LoopThread();
+  ~LoopThread();
+  LoopThread(const LoopThread&) = delete;
+  LoopThread& operator=(const LoopThread&) = delete;
+
+  EventLoop& loop() { return loop_; }
+
+ private:
+  EventLoop loop_;
+  std::thread thread_;
+};
+
+}  // namespace wideep::net

@@ -1,0 +1,118 @@
+#include "net/address.h"
+#include "net/asio.h"
+#include "net/event_loop.h"
+#include "net/signals.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <future>
+
+namespace wideep::net {
+namespace {
+
+TEST(Address, ReadsWhatItWrites) {
+  for (const std::string text : {"10.0.0.7:80", "[::1]:8080", "localhost:0", "unix:/tmp/a.sock"}) {
+    const auto address = parse_address(text);
+    ASSERT_TRUE(address) << text;
+    EXPECT_EQ(address->to_string(), text);
+  }
+}
+
+TEST(Address, RefusesWhatIsNeitherHostAndPortNorPath) {
+  for (const std::string text : {"", ":80", "host", "host:", "host:65536", "host:-1", "host:80x",
+                                 "[::1:80", "[::1]", "::1:80", "unix:"}) {
+    EXPECT_FALSE(parse_address(text)) << text;
+  }
+  EXPECT_FALSE(parse_address("unix:" + std::string(108, 'a')));
+}
+
+TEST(Address, KnowsLoopback) {
+  EXPECT_TRUE(is_loopback({"127.0.0.1", 1, {}}));
+  EXPECT_TRUE(is_loopback({"::1", 1, {}}));
+  EXPECT_TRUE(is_loopback(Address::unix_socket("/tmp/x")));
+  EXPECT_FALSE(is_loopback({"0.0.0.0", 1, {}}));
+  EXPECT_FALSE(is_loopback({"10.0.0.1", 1, {}}));
+}
+
+TEST(EventLoop, RunsTasksInOrderOnItsOwnThread) {
+  LoopThread thread;
+  std::promise<std::vector<int>> done;
+  std::vector<int> seen;
+  for (int i = 0; i < 3; ++i)
+    thread.loop().post([&seen, i] { seen.push_back(i); });
+  thread.loop().post([&] {
+    EXPECT_TRUE(thread.loop().in_loop_thread());
+    done.set_value(seen);
+  });
+  EXPECT_EQ(done.get_future().get(), (std::vector<int>{0, 1, 2}));
+  EXPECT_FALSE(thread.loop().in_loop_thread());
+}
+
+TEST(EventLoop, RunsDelayedTasksByTheirTime) {
+  EventLoop loop;
+  std::vector<int> seen;
+  loop.post_after(std::chrono::milliseconds(2), [&] {
+    seen.push_back(2);
+    loop.stop();
+  });
+  loop.post_after(std::chrono::milliseconds(1), [&] { seen.push_back(1); });
+  loop.run();
+  EXPECT_EQ(seen, (std::vector<int>{1, 2}));
+}
+
+TEST(EventLoop, StopsWithTasksStillQueued) {
+  EventLoop loop;
+  loop.post_after(std::chrono::hours(1), [] { FAIL(); });
+  loop.post([&] { loop.stop(); });
+  loop.run();
+}
+
+TEST(SignalWatcher, TurnsASignalIntoAnEvent) {
+  EventLoop loop;
+  int seen = 0;
+  const SignalWatcher watcher(loop, {SIGUSR1}, [&](int signal) {
+    seen = signal;
+    loop.stop();
+  });
+  loop.post([] { ::kill(::getpid(), SIGUSR1); });
+  loop.run();
+  EXPECT_EQ(seen, SIGUSR1);
+}
+
+TEST(Listen, TellsWhichPortTheKernelChose) {
+  EventLoop loop;
+  const auto listener = listen(loop, {"127.0.0.1", 0, {}}, {});
+  ASSERT_TRUE(listener) << listener.error().message;
+  EXPECT_NE(listener->address.port, 0);
+  const auto second = listen(loop, listener->address, {});
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::kUnavailable);
+}
+
+TEST(Listen, ReplacesADeadUnixSocketButNotALiveOneNorAFile) {
+  const auto folder = std::filesystem::temp_directory_path() / fmt::format("wd{}", ::getpid());
+  std::filesystem::create_directory(folder);
+  const Address address = Address::unix_socket((folder / "s").string());
+  EventLoop loop;
+  {
+    const auto first = listen(loop, address, {});
+    ASSERT_TRUE(first) << first.error().message;
+    EXPECT_FALSE(listen(loop, address, {}));
+  }
+  EXPECT_TRUE(listen(loop, address, {}));  // the file is still there, its owner is not
+  const std::string file = (folder / "file").string();
+  std::fclose(std::fopen(file.c_str(), "w"));
+  EXPECT_FALSE(listen(loop, Address::unix_socket(file), {}));
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Listen, WantsAnIpAddress) {
+  EventLoop loop;
+  EXPECT_FALSE(listen(loop, {"no such host", 0, {}}, {}));
+}
+
+}  // namespace
+}  // namespace wideep::net
