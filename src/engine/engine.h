@@ -5,6 +5,21 @@
 //
 // An engine outlives an epoch of its group: a step that fails at any layer leaves each sequence at
 // its last committed token, and the next step may run with another AllToAll.
+//
+// Steps of a group. Step t runs the program that the wishes handed in at step t - 1 add up to, so
+// that no step waits for an agreement: begin_step takes the wish for t + 1 and returns the program
+// of t.
+//   - A wish counts what the rank holds now; requests that arrive later fit in as far as there is
+//     room. A rank brings at most program.tokens_max rows, whoever asked for that room.
+//   - A rank without rows runs every layer with zero rows: others need its experts. has_work()
+//   stays
+//     true on it for as long as the last program says that anyone has work.
+//   - The first step of an epoch, and the first after a sleep, has no wishes to go by: all ranks
+//   run
+//     the default program of the exchange (work for all, room for a first chunk).
+//   - A program in which nobody has work is not run: step() returns at once and the group sleeps.
+//     A rank that gets a request just calls step(); its begin_step wakes the others, whose control
+//     threads call wake(), and that step is a first step.
 #pragma once
 
 #include "base/clock.h"
@@ -33,6 +48,7 @@ struct EngineOptions {
   bool enable_prefix_caching = true;
   int64_t max_num_queued_reqs = 1024;  // beyond: kExhausted
   int64_t max_num_queued_tokens = 1 << 22;
+  Duration queue_timeout{};  // waiting longer ends a request with a retryable error; 0: never
 };
 
 // A snapshot for metrics and balancing.
@@ -48,7 +64,11 @@ struct EngineStats {
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;
   int64_t num_steps = 0;
-  int64_t last_step_tokens = 0;
+  int64_t num_failed_steps = 0;
+  int64_t num_queued_tokens = 0;  // of waiting requests
+  int64_t last_step_tokens = 0;   // rows of this rank
+  int64_t last_step_prefill_tokens = 0;
+  TimePoint last_step_start{};
   TimePoint last_step_end{};
 };
 
@@ -75,10 +95,16 @@ class Engine {
   // One iteration. Only errors of the exchange (kPeerLost, kTimeout) come out; trouble with one
   // request ends that request. Engine thread.
   virtual Status step(ep::AllToAll& all_to_all) = 0;
-  // Whether a step has something to do: anything running, waiting or in the inbox. Any thread.
+  // Whether a step has something to do: anything running, waiting or in the inbox, here or, as far
+  // as the last program told, on another rank. Any thread.
   virtual bool has_work() const = 0;
   // Blocks until has_work() or `timeout`. Engine thread.
   virtual void wait_for_work(Duration timeout) = 0;
+  // Another rank has work: has_work() is true until the next step. Any thread.
+  virtual void wake() = 0;
+  // Ends every request with a retryable kError, e.g. when the group is lost for good. Engine
+  // thread.
+  virtual void fail_all(const Error& reason) = 0;
 
   virtual EngineStats stats() const = 0;             // any thread
   virtual const EngineOptions& options() const = 0;  // as resolved: no zeros left

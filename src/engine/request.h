@@ -7,6 +7,7 @@
 // the prefix.
 #pragma once
 
+#include "base/clock.h"
 #include "base/ids.h"
 
 #include <cstdint>
@@ -78,6 +79,15 @@ struct RequestUsage {
   int64_t generated_tokens = 0;  // the prefix included
 };
 
+// When things happened to a request, by the engine's clock; the epoch (zero) if not yet. Queue time
+// is scheduled - queued, prefill first_token - scheduled, decode last_token - first_token.
+struct RequestTiming {
+  TimePoint queued{};
+  TimePoint scheduled{};  // first computed in a step
+  TimePoint first_token{};
+  TimePoint last_token{};
+};
+
 // What one step produced for a request. The last event has `finish`.
 struct RequestEvent {
   std::vector<GeneratedToken> tokens;
@@ -88,6 +98,7 @@ struct RequestEvent {
   std::string error;                  // with kError: a text fit for the client
   bool retryable = false;  // with kError: the same request may succeed elsewhere or later
   RequestUsage usage;
+  RequestTiming timing;
 };
 
 // Called on the engine thread, in order, until an event has `finish`: must not block.

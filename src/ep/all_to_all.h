@@ -77,8 +77,11 @@ class AllToAll {
  public:
   virtual ~AllToAll() = default;
 
-  // Opens a step: announces this rank's wish and returns the program all ranks run now. Blocks
-  // until every rank has announced (at most the liveness deadline).
+  // Opens step t: announces this rank's wish for step t + 1 and returns the program all ranks run
+  // in t, the maximum over the wishes of step t - 1. Blocks until those are here (at most the
+  // liveness deadline). The first step of an epoch or after a sleep has a fixed default program
+  // with room for tokens_max() rows. When nobody has work the step is not run and the group sleeps;
+  // the next begin_step whose wish has work wakes it. engine/engine.h tells the whole story.
   virtual Result<StepProgram> begin_step(const StepWish& wish) = 0;
 
   // h: [num_tokens, hidden], what the experts see. Copies what it needs before it returns.
