@@ -1,8 +1,9 @@
 // SwiGLU feed-forward over many experts at once: out = down(silu(gate x) * up x).
 //
 // One shared work list over all groups (expert x column panel), two barriers in all: first every
-// gate_up panel (SiLU fused in registers, the inner row written once), then every down panel. A
-// dense layer or a shared expert is one group. The inner row is held in the input format of `down`
+// gate_up panel (SiLU fused while the tile is in L1, the inner row written once), then every down
+// panel; int8 needs one more, because a row's scale is known when the whole row is. A dense layer
+// or a shared expert is one group. The inner row is held in the input format of `down`
 // (kBf16, kInt8 with a scale of its own row, or kF32). Output rows are written in `out_format`
 // (kF32 or kBf16), each to where its pointer says: the combine buffer of its token, on this rank or
 // another. A row's result depends on the row, its expert and the ISA level alone.
@@ -24,8 +25,8 @@ struct FfnWeights {
 
 struct FfnGroup {
   const FfnWeights* weights = nullptr;
-  std::span<const std::byte* const> in;  // rows in input_format(gate_up), hidden columns
-  std::span<std::byte* const> out;       // rows of out_format, hidden columns
+  std::span<const std::byte* const> in;  // rows in input_format(gate_up.format, precision)
+  std::span<std::byte* const> out;       // rows of out_format; their `hidden` columns are written
 };
 
 class Ffn {
@@ -36,7 +37,8 @@ class Ffn {
       const Kernels& kernels,
       RowFormat out_format,
       int64_t rows_max,
-      int64_t inner_max);
+      int64_t inner_max,
+      Precision precision = Precision::kMixed);
 
   // All weights of one call share format and shape. Returns when every output row is written. Adds
   // the bytes of weights read to weight_bytes_read().
@@ -45,19 +47,33 @@ class Ffn {
   int64_t weight_bytes_read() const { return weight_bytes_read_; }
 
  private:
+  // One panel of one phase for up to kRowBlock rows of a group.
   struct Item {
-    int32_t group;
-    int32_t panel;
+    int32_t group = 0;
+    int32_t panel = 0;
+    int32_t first_row = 0;  // of the group
+    int32_t num_rows = 0;
   };
+
+  void list_items(std::span<const FfnGroup> groups);
+  void gate_up_item(std::span<const FfnGroup> groups, const Item& item);
+  void down_item(std::span<const FfnGroup> groups, const Item& item);
 
   ThreadPool& pool_;
   const Kernels& kernels_;
   RowFormat out_format_;
+  Precision precision_;
   int64_t rows_max_;
   int64_t inner_max_;
-  AlignedBuffer scratch_;
-  std::vector<const std::byte*> inner_rows_;
-  std::vector<Item> items_;
+  int64_t inner_ = 0;  // of this call
+  RowFormat input_format_ = RowFormat::kF32;
+  RowFormat inner_format_ = RowFormat::kF32;
+  AlignedBuffer inner_f32_;  // [rows_max][inner_max], kInt8 only: the row before its scale is known
+  AlignedBuffer inner_storage_;  // [rows_max] rows of inner_format_
+  std::vector<std::byte*> inner_rows_;
+  std::vector<int64_t> first_row_;  // of each group among all rows of the call
+  std::vector<Item> gate_up_items_;
+  std::vector<Item> down_items_;
   int64_t weight_bytes_read_ = 0;
 };
 

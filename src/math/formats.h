@@ -9,6 +9,11 @@
 
 namespace wideep::math {
 
+inline constexpr int64_t kScaleBlock =
+    128;  // side of an fp8 weight block; columns of an fp8 row scale
+inline constexpr int64_t kInt4Group = 32;
+inline constexpr float kFp8Max = 448.0F;
+
 // How a weight matrix is stored.
 enum class WeightFormat {
   kF32,
@@ -19,14 +24,14 @@ enum class WeightFormat {
 };
 std::string_view name(WeightFormat format);  // "f32", "bf16", "fp8", "int8", "int4"
 
-// How a row of activations is stored. A row's bytes start at a 64-byte boundary, are padded with
-// zeros to a multiple of 64, and carry their own scales, so that a pointer is all that a kernel
-// needs:
+// How a row of activations is stored. A row's bytes start at a 64-byte boundary; its columns are
+// padded with zeros to a multiple of 64 (so kernels never look at a tail); it carries its own
+// scales, so that a pointer is all that a kernel needs:
 //   kF32   cols x 4
 //   kBf16  cols x 2, round to nearest even
-//   kInt8  cols x 1 (padded to 64), then one f32 scale: x = q * scale, scale = amax / 127
-//   kFp8   cols x 1 (padded to 64), then one f32 scale per 128 columns: scale = max(amax, 1e-4) /
-//   448
+//   kInt8  cols x 1, then f32 scale and i32 sum of the codes: x = q * scale, scale = amax / 127
+//   kFp8   cols x 1, then one f32 scale per 128 columns: scale = max(amax, 1e-4) / 448
+// A NaN or infinity in a row gives a scale that is not finite: it shows in every product.
 enum class RowFormat { kF32, kBf16, kInt8, kFp8 };
 std::string_view name(RowFormat format);
 

@@ -3,21 +3,19 @@
 // A weight matrix W [n, k] (n outputs, k inputs, as checkpoints store it) is packed once at load
 // into panels of 64 output columns; a panel is one contiguous stream that a kernel reads from start
 // to end:
-//   kF32   [n/64][k][64]          kBf16 [n/64][k/2][64][2]
-//   kFp8   [n/64][k/2][64][2] codes + scales       kInt8 [n/64][k/4][64][4] + column scales
-//   kInt4  [n/64][k/..][64]… nibbles + scales      (byte tables: docs/formats/weights.md)
+//   kF32   [n/64][k][64]                       kBf16 [n/64][k/2][64][2]
+//   kFp8   [n/64][k/2][64][2] codes + scales   kInt8 [n/64][k/4][64][4] + column scales
+//   kInt4  [n/64][k/32]{[4][64][4] nibbles, [64] scales}     (packed_layout.h has the details)
 // k is padded with zeros to a multiple of 64, n to a multiple of 64. The layout is the same for
 // every ISA level, so one cache file serves all machines, and a packed matrix is
 // position-independent bytes.
 //
 // Which rows a format multiplies (RowFormat of x):
 //   rows kF32 : weights kF32, kBf16, kFp8          f32 arithmetic, the judge's precision
-//   rows kBf16: weights kBf16, kFp8                bf16 products, f32 sums; fp8 block scales
-//   multiply the
-//                                                  f32 partial sum of each 128-wide k block
-//   rows kInt8: weights kInt8, kInt4               int32 sums (int8: whole k; int4: per group of
-//   32, scaled
-//                                                  into f32), then row scale x column scale
+//   rows kBf16: weights kBf16, kFp8                bf16 products, f32 sums
+//   rows kInt8: weights kInt8, kInt4               int32 sums (int8: over all k; int4: per group of
+//                                                  32, scaled into f32), then the row's scale
+// fp8 block scales multiply the f32 partial sum of each 128-wide k block.
 // A row's result depends on that row, the weights and the ISA level alone: not on the number of
 // rows, the tiling, the panel range or the threads.
 #pragma once
@@ -26,13 +24,13 @@
 #include "base/thread_pool.h"
 #include "math/formats.h"
 #include "math/kernels.h"
+#include "math/packed_layout.h"
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace wideep::math {
-
-inline constexpr int64_t kPanelCols = 64;
 
 // A packed weight matrix; the bytes are borrowed (from the weights' memory).
 struct PackedMatrix {
@@ -51,31 +49,36 @@ int64_t panel_bytes(WeightFormat format, int64_t k);
 
 // A weight matrix as a checkpoint has it, row-major [n, k].
 struct SourceMatrix {
-  enum class Dtype { kF32, kBf16, kF16, kFp8 };
+  enum class Dtype { kF32, kBf16, kF16, kFp8, kInt8, kInt4 };
   Dtype dtype = Dtype::kF32;
   int64_t n = 0;
   int64_t k = 0;
-  const std::byte* data = nullptr;      // n x k values, row stride k
-  const float* block_scales = nullptr;  // kFp8: [ceil(n/128)][ceil(k/128)]; w = e4m3 * scale
+  const std::byte* data = nullptr;        // n x k values, row stride k
+  const float* block_scales = nullptr;    // kFp8: [ceil(n/128)][ceil(k/128)]; w = e4m3 * scale
+  const float* channel_scales = nullptr;  // kInt8: [n]; w = i8 * scale
+  // kInt4, compressed-tensors' pack-quantized: data is i32 [n][k/8], nibble i at bits 4i, scales
+  // are bf16 [n][k/32]; w = (nibble - 8) * scale. k is a multiple of 32.
+  const uint16_t* group_scales = nullptr;
 
   float at(int64_t row, int64_t col) const;  // one value in f32; slow
 };
 
-// Packs W. Exact for kF32; kBf16 from bf16; kFp8 from fp8 (codes and scales as they are). Otherwise
-// rounds to the target (int8, int4: symmetric; scale = amax / 127, amax / 7). kFp8 from other
-// sources quantises blocks.
+// Packs W; `out` has packed_bytes. Exact for kF32; kBf16 from bf16; kFp8, kInt8, kInt4 from the
+// source of that name (codes and scales as they are). Otherwise rounds to the target: int8 and int4
+// symmetric, scale = amax / 127 and amax / 7 (as bf16); fp8 by blocks, scale = amax / 448.
 void pack(const SourceMatrix& w, WeightFormat format, std::span<std::byte> out);
 
 // Packs gate and up [inner, k] as one matrix of 2 x inner rows in which every panel holds 32 gate
 // columns and then the 32 up columns of the same indices, so that one pass over the rows gives both
-// (see ffn.h). inner is padded to a multiple of 32.
+// (see ffn.h). inner is padded to a multiple of 32. The result is a PackedMatrix of n = 2 * inner.
 void pack_gate_up(const SourceMatrix& gate,
                   const SourceMatrix& up,
                   WeightFormat format,
                   std::span<std::byte> out);
 int64_t packed_gate_up_bytes(WeightFormat format, int64_t inner, int64_t k);
 
-// One value of a packed matrix (not gate_up) in f32, for tests and references.
+// One value of a packed matrix in f32, for tests and references. In a gate_up matrix row
+// 64 * (i / 32) + i % 32 is gate's row i, and the row 32 behind it is up's.
 float unpack_value(const PackedMatrix& w, int64_t row, int64_t col);
 
 // The format of rows that `weights` multiplies when activations are computed in f32 (`exact`) or

@@ -15,39 +15,47 @@
 
 namespace wideep::math {
 
+struct PanelProduct;  // math/panel_product.h
+
 struct Kernels {
-  Isa isa;
+  Isa isa = Isa::kScalar;
+
+  // Rows x one packed panel of 64 columns: the inner kernel of gemm.h, which is how to call it.
+  void (*multiply_panel)(const PanelProduct& product) = nullptr;
 
   // f32 row -> row of `format`, and back. See formats.h for the layout.
-  void (*encode_row)(RowFormat format, const float* row, int64_t cols, std::byte* out);
-  void (*decode_row)(RowFormat format, const std::byte* row, int64_t cols, float* out);
+  void (*encode_row)(RowFormat format, const float* row, int64_t cols, std::byte* out) = nullptr;
+  void (*decode_row)(RowFormat format, const std::byte* row, int64_t cols, float* out) = nullptr;
 
   // out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i], all in f32. `out` may be `x`.
-  void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
+  void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out) = nullptr;
   // out[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)).
-  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out) = nullptr;
   // acc[i] = fma(weight, x[i], acc[i]); acc[i] += x[i].
-  void (*axpy)(float weight, const float* x, int64_t n, float* acc);
-  void (*add)(const float* x, int64_t n, float* acc);
+  void (*axpy)(float weight, const float* x, int64_t n, float* acc) = nullptr;
+  void (*add)(const float* x, int64_t n, float* acc) = nullptr;
   // The combine: acc[i] = fma(weight, decoded row[i], acc[i]) for a kF32 or kBf16 row.
-  void (*axpy_row)(float weight, RowFormat format, const std::byte* row, int64_t n, float* acc);
+  void (*axpy_row)(float weight, RowFormat format, const std::byte* row, int64_t n, float* acc) =
+      nullptr;
+  // Rounds n values to bf16 and writes exactly those (no padding).
+  void (*to_bf16)(const float* x, int64_t n, uint16_t* out) = nullptr;
 
   // exp(x) for x in [-104, 88], relative error <= 2^-22; below it gives 0.
-  void (*exp)(const float* x, int64_t n, float* out);
-  void (*sigmoid)(const float* x, int64_t n, float* out);
+  void (*exp)(const float* x, int64_t n, float* out) = nullptr;
+  void (*sigmoid)(const float* x, int64_t n, float* out) = nullptr;
   // x[i] = exp(x[i] - max) / sum: softmax in place.
-  void (*softmax)(float* x, int64_t n);
+  void (*softmax)(float* x, int64_t n) = nullptr;
 
   // Rotates interleaved pairs: (a, b) = (x[2j], x[2j+1]) -> (a c_j - b s_j, a s_j + b c_j). `n`
   // values, n/2 cosines and sines.
-  void (*rope_interleaved)(float* x, const float* cosines, const float* sines, int64_t n);
+  void (*rope_interleaved)(float* x, const float* cosines, const float* sines, int64_t n) = nullptr;
   // Rotates (x[j], x[j + n/2]).
-  void (*rope_half)(float* x, const float* cosines, const float* sines, int64_t n);
+  void (*rope_half)(float* x, const float* cosines, const float* sines, int64_t n) = nullptr;
 
   // Index of the largest value, the lowest index among equals; its value in *max.
-  int64_t (*argmax)(const float* x, int64_t n, float* max);
+  int64_t (*argmax)(const float* x, int64_t n, float* max) = nullptr;
   // log(sum(exp(x[i]))), the basis of log-probabilities.
-  float (*log_sum_exp)(const float* x, int64_t n);
+  float (*log_sum_exp)(const float* x, int64_t n) = nullptr;
 };
 
 // The table of a level that this machine supports (checked).

@@ -1,0 +1,362 @@
+// Packing of weight matrices, and its inverse for tests: see packed_layout.h for where bytes go.
+#include "base/check.h"
+#include "math/gemm.h"
+#include "math/packed_layout.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+namespace wideep::math {
+namespace {
+
+using Dtype = SourceMatrix::Dtype;
+
+template <typename T>
+T load(const std::byte* from, int64_t index) {
+  T value;
+  std::memcpy(&value, from + index * static_cast<int64_t>(sizeof(T)), sizeof value);
+  return value;
+}
+
+int32_t round_to_int(float x) {
+  return static_cast<int32_t>(std::nearbyint(x));
+}
+
+int64_t blocks_of(int64_t value, int64_t block) {
+  return (value + block - 1) / block;
+}
+
+// Code of a compressed-tensors pack-quantized matrix: eight nibbles in an i32, lowest first.
+int int4_code(const SourceMatrix& w, int64_t row, int64_t col) {
+  const auto word = load<uint32_t>(w.data, row * (w.k / 8) + col / 8);
+  return static_cast<int>((word >> (4 * (col % 8))) & 0xFU) - 8;
+}
+
+void decode_row(const SourceMatrix& w, int64_t row, float* out) {
+  for (int64_t col = 0; col < w.k; ++col)
+    out[col] = w.at(row, col);
+}
+
+// One f32 scale per 128 x 128 block: the source's own, or amax / 448 of what it holds.
+std::vector<float> fp8_scales(const SourceMatrix& w) {
+  const int64_t block_cols = blocks_of(w.k, kScaleBlock);
+  const auto count = static_cast<size_t>(blocks_of(w.n, kScaleBlock) * block_cols);
+  if (w.dtype == Dtype::kFp8) return {w.block_scales, w.block_scales + count};
+  std::vector<float> scales(count, 0.0F);
+  std::vector<float> values(static_cast<size_t>(w.k));
+  for (int64_t row = 0; row < w.n; ++row) {
+    decode_row(w, row, values.data());
+    float* of_row = scales.data() + row / kScaleBlock * block_cols;
+    for (int64_t col = 0; col < w.k; ++col) {
+      float& amax = of_row[col / kScaleBlock];
+      amax = std::max(amax, std::abs(values[static_cast<size_t>(col)]));
+    }
+  }
+  for (float& scale : scales)
+    scale = scale == 0.0F ? 1.0F : scale / kFp8Max;
+  return scales;
+}
+
+// A source and what is derived from it once.
+struct Source {
+  const SourceMatrix* matrix = nullptr;
+  std::vector<float> block_scales;  // for a kFp8 target
+};
+
+// Where a panel's column comes from; matrix == nullptr: padding.
+struct Column {
+  const Source* source = nullptr;
+  int64_t row = 0;
+};
+
+using Columns = std::array<Column, kPanelCols>;
+
+class PanelPacker {
+ public:
+  PanelPacker(WeightFormat format, int64_t k)
+      : format_(format),
+        k_(k),
+        kp_(padded_k(k)),
+        values_(static_cast<size_t>(kPanelCols * kp_)),
+        codes_(static_cast<size_t>(kPanelCols * kp_)) {}
+
+  void pack(const Columns& columns, std::byte* out) {
+    switch (format_) {
+      case WeightFormat::kF32:
+        return pack_f32(columns, out);
+      case WeightFormat::kBf16:
+        return pack_bf16(columns, out);
+      case WeightFormat::kFp8:
+        return pack_fp8(columns, out);
+      case WeightFormat::kInt8:
+        return pack_int8(columns, out);
+      case WeightFormat::kInt4:
+        return pack_int4(columns, out);
+    }
+  }
+
+ private:
+  void decode(const Columns& columns) {
+    std::fill(values_.begin(), values_.end(), 0.0F);
+    for (int64_t c = 0; c < kPanelCols; ++c) {
+      const Column& column = columns[static_cast<size_t>(c)];
+      if (column.source != nullptr)
+        decode_row(*column.source->matrix, column.row, values_.data() + c * kp_);
+    }
+  }
+
+  // from [64][kp] -> out [kp/group][64][group].
+  template <typename T>
+  void interleave(const T* from, int64_t group, std::byte* out) const {
+    for (int64_t k = 0; k < kp_; k += group) {
+      for (int64_t c = 0; c < kPanelCols; ++c) {
+        std::memcpy(out, from + c * kp_ + k, static_cast<size_t>(group) * sizeof(T));
+        out += group * static_cast<int64_t>(sizeof(T));
+      }
+    }
+  }
+
+  void pack_f32(const Columns& columns, std::byte* out) {
+    decode(columns);
+    interleave(values_.data(), 1, out);
+  }
+
+  void pack_bf16(const Columns& columns, std::byte* out) {
+    decode(columns);
+    std::vector<uint16_t> rounded(values_.size());
+    std::transform(values_.begin(), values_.end(), rounded.begin(), f32_to_bf16);
+    interleave(rounded.data(), 2, out);
+  }
+
+  void pack_fp8(const Columns& columns, std::byte* out) {
+    decode(columns);
+    std::fill(codes_.begin(), codes_.end(), uint8_t{0});
+    std::byte* scales_out = out + panel_value_bytes(format_, kp_);
+    std::memset(scales_out, 0, static_cast<size_t>(fp8_scale_bytes(kp_)));
+    for (int64_t c = 0; c < kPanelCols; ++c) {
+      const Column& column = columns[static_cast<size_t>(c)];
+      if (column.source == nullptr) continue;
+      const int64_t block_cols = blocks_of(k_, kScaleBlock);
+      const float* scales =
+          column.source->block_scales.data() + column.row / kScaleBlock * block_cols;
+      const int64_t half = c / (kPanelCols / 2);
+      for (int64_t b = 0; b < block_cols; ++b)
+        std::memcpy(scales_out + (2 * b + half) * 4, scales + b, 4);
+      encode_fp8(column, c, scales);
+    }
+    interleave(codes_.data(), 2, out);
+  }
+
+  void encode_fp8(const Column& column, int64_t c, const float* scales) {
+    const SourceMatrix& w = *column.source->matrix;
+    uint8_t* codes = codes_.data() + c * kp_;
+    if (w.dtype == Dtype::kFp8) {
+      std::memcpy(codes, w.data + column.row * k_, static_cast<size_t>(k_));
+      return;
+    }
+    for (int64_t k = 0; k < k_; ++k)
+      codes[k] = f32_to_fp8(values_[static_cast<size_t>(c * kp_ + k)] / scales[k / kScaleBlock]);
+  }
+
+  void pack_int8(const Columns& columns, std::byte* out) {
+    decode(columns);
+    std::array<float, kPanelCols> scales{};
+    for (int64_t c = 0; c < kPanelCols; ++c)
+      scales[static_cast<size_t>(c)] = encode_int8(columns[static_cast<size_t>(c)], c);
+    interleave(codes_.data(), 4, out);
+    std::memcpy(out + panel_value_bytes(format_, kp_), scales.data(), sizeof scales);
+  }
+
+  float encode_int8(const Column& column, int64_t c) {
+    const std::span<const float> values(values_.data() + c * kp_, static_cast<size_t>(kp_));
+    uint8_t* codes = codes_.data() + c * kp_;
+    float scale = 0.0F;
+    if (column.source != nullptr && column.source->matrix->dtype == Dtype::kInt8) {
+      scale = column.source->matrix->channel_scales[column.row];
+      for (int64_t k = 0; k < kp_; ++k) {
+        const int code =
+            k < k_ ? load<int8_t>(column.source->matrix->data, column.row * k_ + k) : 0;
+        codes[k] = static_cast<uint8_t>(code + 128);
+      }
+      return scale;
+    }
+    for (const float value : values)
+      scale = std::max(scale, std::abs(value) / 127.0F);
+    for (int64_t k = 0; k < kp_; ++k) {
+      const float value = values[static_cast<size_t>(k)];
+      const int code = scale == 0.0F ? 0 : std::clamp(round_to_int(value / scale), -127, 127);
+      codes[k] = static_cast<uint8_t>(code + 128);
+    }
+    return scale;
+  }
+
+  void pack_int4(const Columns& columns, std::byte* out) {
+    decode(columns);
+    for (int64_t group = 0; group < kp_ / kInt4Group; ++group) {
+      std::byte* scales = out + group * kInt4GroupBytes + kInt4GroupCodes;
+      for (int64_t c = 0; c < kPanelCols; ++c) {
+        const uint16_t scale = encode_int4(columns[static_cast<size_t>(c)], c, group * kInt4Group);
+        std::memcpy(scales + 2 * c, &scale, sizeof scale);
+      }
+      interleave_int4(group * kInt4Group, out + group * kInt4GroupBytes);
+    }
+  }
+
+  // Codes of column c, inputs [begin, begin + 32); returns their bf16 scale.
+  uint16_t encode_int4(const Column& column, int64_t c, int64_t begin) {
+    const float* values = values_.data() + c * kp_ + begin;
+    uint8_t* codes = codes_.data() + c * kp_ + begin;
+    const bool exact =
+        column.source != nullptr && column.source->matrix->dtype == Dtype::kInt4 && begin < k_;
+    if (exact) {
+      const SourceMatrix& w = *column.source->matrix;
+      for (int64_t k = 0; k < kInt4Group; ++k)
+        codes[k] = static_cast<uint8_t>(int4_code(w, column.row, begin + k) + 8);
+      return w.group_scales[column.row * (w.k / kInt4Group) + begin / kInt4Group];
+    }
+    float amax = 0.0F;
+    for (int64_t k = 0; k < kInt4Group; ++k)
+      amax = std::max(amax, std::abs(values[k]));
+    const uint16_t scale_bits = f32_to_bf16(amax / 7.0F);
+    const float scale = bf16_to_f32(scale_bits);
+    for (int64_t k = 0; k < kInt4Group; ++k) {
+      const int code = scale == 0.0F ? 0 : std::clamp(round_to_int(values[k] / scale), -8, 7);
+      codes[k] = static_cast<uint8_t>(code + 8);
+    }
+    return scale_bits;
+  }
+
+  void interleave_int4(int64_t begin, std::byte* out) const {
+    for (int64_t j = 0; j < kInt4Group; j += 8) {
+      for (int64_t c = 0; c < kPanelCols; ++c) {
+        const uint8_t* codes = codes_.data() + c * kp_ + begin + j;
+        for (int64_t i = 0; i < 4; ++i)
+          *out++ = static_cast<std::byte>(codes[i] | (codes[4 + i] << 4));
+      }
+    }
+  }
+
+  WeightFormat format_;
+  int64_t k_;
+  int64_t kp_;
+  std::vector<float> values_;   // [64][kp]
+  std::vector<uint8_t> codes_;  // [64][kp]
+};
+
+Source prepare(const SourceMatrix& w, WeightFormat format) {
+  WD_CHECK(w.n > 0 && w.k > 0);
+  WD_CHECK(w.dtype != Dtype::kInt4 || w.k % kInt4Group == 0);
+  Source source{.matrix = &w};
+  if (format == WeightFormat::kFp8) source.block_scales = fp8_scales(w);
+  return source;
+}
+
+}  // namespace
+
+int64_t panel_bytes(WeightFormat format, int64_t k) {
+  const int64_t kp = padded_k(k);
+  const int64_t values = panel_value_bytes(format, kp);
+  if (format == WeightFormat::kFp8) return values + fp8_scale_bytes(kp);
+  if (format == WeightFormat::kInt8) return values + kPanelCols * 4;
+  return values;
+}
+
+int64_t packed_bytes(WeightFormat format, int64_t n, int64_t k) {
+  return blocks_of(n, kPanelCols) * panel_bytes(format, k);
+}
+
+int64_t packed_gate_up_bytes(WeightFormat format, int64_t inner, int64_t k) {
+  return blocks_of(inner, kPanelCols / 2) * panel_bytes(format, k);
+}
+
+float SourceMatrix::at(int64_t row, int64_t col) const {
+  const int64_t index = row * k + col;
+  switch (dtype) {
+    case Dtype::kF32:
+      return load<float>(data, index);
+    case Dtype::kBf16:
+      return bf16_to_f32(load<uint16_t>(data, index));
+    case Dtype::kF16:
+      return f16_to_f32(load<uint16_t>(data, index));
+    case Dtype::kFp8: {
+      const int64_t block = row / kScaleBlock * blocks_of(k, kScaleBlock) + col / kScaleBlock;
+      return fp8_to_f32(load<uint8_t>(data, index)) * block_scales[block];
+    }
+    case Dtype::kInt8:
+      return static_cast<float>(load<int8_t>(data, index)) * channel_scales[row];
+    case Dtype::kInt4: {
+      const float scale = bf16_to_f32(group_scales[row * (k / kInt4Group) + col / kInt4Group]);
+      return static_cast<float>(int4_code(*this, row, col)) * scale;
+    }
+  }
+  WD_CHECK(false);
+}
+
+void pack(const SourceMatrix& w, WeightFormat format, std::span<std::byte> out) {
+  WD_CHECK(static_cast<int64_t>(out.size()) == packed_bytes(format, w.n, w.k));
+  const Source source = prepare(w, format);
+  PanelPacker packer(format, w.k);
+  for (int64_t panel = 0; panel < blocks_of(w.n, kPanelCols); ++panel) {
+    Columns columns;
+    for (int64_t c = 0; c < kPanelCols; ++c) {
+      const int64_t row = panel * kPanelCols + c;
+      if (row < w.n) columns[static_cast<size_t>(c)] = {.source = &source, .row = row};
+    }
+    packer.pack(columns, out.data() + panel * panel_bytes(format, w.k));
+  }
+}
+
+void pack_gate_up(const SourceMatrix& gate,
+                  const SourceMatrix& up,
+                  WeightFormat format,
+                  std::span<std::byte> out) {
+  WD_CHECK(gate.n == up.n && gate.k == up.k);
+  WD_CHECK(static_cast<int64_t>(out.size()) == packed_gate_up_bytes(format, gate.n, gate.k));
+  const Source gate_source = prepare(gate, format);
+  const Source up_source = prepare(up, format);
+  PanelPacker packer(format, gate.k);
+  constexpr int64_t kHalf = kPanelCols / 2;
+  for (int64_t panel = 0; panel < blocks_of(gate.n, kHalf); ++panel) {
+    Columns columns;
+    for (int64_t c = 0; c < kPanelCols; ++c) {
+      const int64_t row = panel * kHalf + c % kHalf;
+      const Source* source = c < kHalf ? &gate_source : &up_source;
+      if (row < gate.n) columns[static_cast<size_t>(c)] = {.source = source, .row = row};
+    }
+    packer.pack(columns, out.data() + panel * panel_bytes(format, gate.k));
+  }
+}
+
+float unpack_value(const PackedMatrix& w, int64_t row, int64_t col) {
+  const int64_t kp = padded_k(w.k);
+  const std::byte* panel = w.bytes.data() + row / kPanelCols * panel_bytes(w.format, w.k);
+  const std::byte* scales = panel + panel_value_bytes(w.format, kp);
+  const int64_t c = row % kPanelCols;
+  const auto index = [&](int64_t group) {
+    return (col / group * kPanelCols + c) * group + col % group;
+  };
+  switch (w.format) {
+    case WeightFormat::kF32:
+      return load<float>(panel, index(1));
+    case WeightFormat::kBf16:
+      return bf16_to_f32(load<uint16_t>(panel, index(2)));
+    case WeightFormat::kFp8:
+      return fp8_to_f32(load<uint8_t>(panel, index(2))) *
+             load<float>(scales, col / kScaleBlock * 2 + c / (kPanelCols / 2));
+    case WeightFormat::kInt8:
+      return static_cast<float>(load<uint8_t>(panel, index(4)) - 128) * load<float>(scales, c);
+    case WeightFormat::kInt4: {
+      const std::byte* group = panel + col / kInt4Group * kInt4GroupBytes;
+      const int64_t in_group = col % kInt4Group;
+      const int64_t byte = (in_group / 8 * kPanelCols + c) * 4 + in_group % 4;
+      const int code = (load<uint8_t>(group, byte) >> (in_group % 8 / 4 * 4)) & 0xF;
+      return static_cast<float>(code - 8) * bf16_to_f32(load<uint16_t>(group + kInt4GroupCodes, c));
+    }
+  }
+  WD_CHECK(false);
+}
+
+}  // namespace wideep::math
