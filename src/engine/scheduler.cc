@@ -1,0 +1,262 @@
+#include "engine/scheduler.h"
+
+#include "base/check.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace wideep::engine {
+namespace {
+
+void schedule(StepPlan& plan, Sequence& sequence, int64_t count) {
+  if (count <= 0) return;
+  const bool is_prefill = sequence.num_pending() > 1;
+  plan.sequences.push_back({.sequence = &sequence, .count = count});
+  plan.num_rows += count;
+  if (is_prefill) plan.num_prefill_rows += count;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(kv::KvCache& cache, SchedulerOptions options)
+    : cache_(cache), options_(options) {
+  WD_CHECK(options_.max_num_seqs > 0);
+  // Otherwise a running prompt might never get a row beside the decoding sequences.
+  WD_CHECK(options_.max_num_batched_tokens >= options_.max_num_seqs);
+}
+
+bool Scheduler::can_ever_fit(int64_t num_computed_max) const {
+  return cache_.blocks_for(num_computed_max) <= cache_.num_blocks();
+}
+
+void Scheduler::add(std::unique_ptr<Sequence> sequence) {
+  WD_CHECK(can_ever_fit(sequence->num_computed_max()));
+  waiting_.insert(sequence.get());
+  sequences_.emplace(sequence->id(), std::move(sequence));
+}
+
+Sequence* Scheduler::find(SequenceId id) {
+  const auto it = sequences_.find(id);
+  return it == sequences_.end() ? nullptr : it->second.get();
+}
+
+void Scheduler::remove(Sequence& sequence) {
+  cache_.give_back(sequence.blocks);
+  (sequence.state == SequenceState::kRunning ? running_ : waiting_).erase(&sequence);
+  sequences_.erase(sequence.id());
+}
+
+std::vector<Sequence*> Scheduler::all() const {
+  std::vector<Sequence*> all(running_.begin(), running_.end());
+  all.insert(all.end(), waiting_.begin(), waiting_.end());
+  std::ranges::sort(all, Precedes());
+  return all;
+}
+
+StepPlan Scheduler::next(int64_t rows_max) {
+  rows_max = std::min(rows_max, options_.max_num_batched_tokens);
+  StepPlan plan;
+  admit_urgent();
+  schedule_running(plan, rows_max);
+  admit_waiting(plan, rows_max);
+  return plan;
+}
+
+void Scheduler::commit(const StepPlan& plan) {
+  for (const ScheduledRows& rows : plan.sequences) {
+    Sequence& sequence = *rows.sequence;
+    const int64_t first = sequence.num_computed / cache_.block_tokens();
+    sequence.num_computed += rows.count;
+    const int64_t end = sequence.num_computed / cache_.block_tokens();
+    const auto names = sequence.block_names(cache_.block_tokens());
+    for (int64_t block = first; block < end; ++block)
+      cache_.publish(sequence.blocks[block], names[block]);
+  }
+}
+
+// If everything pending fits into the coming step, each sequence that runs then decodes. Waiting
+// sequences count as far as they are likely to be admitted, the first one always: were its rows
+// never announced, there might never be room for them.
+ep::StepWish Scheduler::wish() const {
+  int64_t num_sequences = num_running();
+  int64_t num_pending = 0;
+  for (const Sequence* sequence : running_)
+    num_pending += sequence->num_pending();
+  int64_t blocks = cache_.num_available();
+  for (const Sequence* sequence : waiting_) {
+    if (num_sequences == options_.max_num_seqs) break;
+    blocks -= cache_.blocks_for(sequence->num_tokens());
+    if (blocks < 0 && sequence != *waiting_.begin()) break;
+    ++num_sequences;
+    num_pending += sequence->num_pending();
+    if (num_pending >= 2 * options_.max_num_batched_tokens) break;
+  }
+  const int64_t left_over = std::max<int64_t>(0, num_pending - options_.max_num_batched_tokens);
+  return {.num_tokens = std::min(num_sequences + left_over, options_.max_num_batched_tokens),
+          .has_work = !sequences_.empty()};
+}
+
+// Admits waiting sequences of a higher priority class than a running one before any rows are given
+// out, and preempts lower ones for them if that helps.
+void Scheduler::admit_urgent() {
+  while (!waiting_.empty() && !running_.empty()) {
+    Sequence& urgent = **waiting_.begin();
+    if (urgent.request().priority >= (*running_.rbegin())->request().priority) return;
+    const kv::PrefixMatch found = match(urgent);
+    if (must_wait_for(found, urgent)) return;
+    if (fits(urgent, found)) {
+      waiting_.erase(waiting_.begin());
+      admit(urgent, found);
+      continue;
+    }
+    Sequence* victim = nullptr;
+    int64_t blocks = blocks_available_to(urgent) - found.num_idle;
+    for (Sequence* sequence : running_) {
+      if (sequence->is_reserved || sequence->request().priority <= urgent.request().priority)
+        continue;
+      victim = sequence;
+      blocks += blocks_only_of(*sequence);
+    }
+    if (victim == nullptr || blocks < blocks_wanted(urgent, found)) return;
+    preempt(*victim);
+  }
+}
+
+void Scheduler::schedule_running(StepPlan& plan, int64_t rows_max) {
+  int64_t num_decodes_behind = std::ranges::count_if(
+      running_, [](const Sequence* sequence) { return sequence->num_pending() == 1; });
+  for (auto it = running_.begin(); it != running_.end() && plan.num_rows < rows_max;) {
+    Sequence& sequence = **it;
+    const int64_t pending = sequence.num_pending();
+    if (pending == 1) --num_decodes_behind;
+    const int64_t room = rows_max - plan.num_rows - (pending == 1 ? 0 : num_decodes_behind);
+    const bool has_blocks = make_room(sequence, sequence.num_tokens());
+    // Whoever was preempted stood behind this sequence, or is this sequence itself.
+    it = running_.upper_bound(&sequence);
+    if (has_blocks) schedule(plan, sequence, std::min(pending, room));
+  }
+}
+
+void Scheduler::admit_waiting(StepPlan& plan, int64_t rows_max) {
+  int64_t num_scanned = 0;
+  for (auto it = waiting_.begin(); it != waiting_.end() && plan.num_rows < rows_max;) {
+    Sequence& sequence = **it;
+    if (++num_scanned > kAdmissionScanMax) return;
+    const kv::PrefixMatch found = match(sequence);
+    if (must_wait_for(found, sequence)) {
+      sequence.state = SequenceState::kWaitingForKv;
+      ++it;
+      continue;
+    }
+    sequence.state = SequenceState::kWaiting;
+    if (!fits(sequence, found)) return;
+    it = waiting_.erase(it);
+    admit(sequence, found);
+    schedule(plan, sequence, std::min(sequence.num_pending(), rows_max - plan.num_rows));
+  }
+}
+
+// Sees that the sequence has blocks for its first `num_tokens`, at the cost of those behind it.
+// False: it had to give up its own.
+bool Scheduler::make_room(Sequence& sequence, int64_t num_tokens) {
+  const auto held = static_cast<int64_t>(sequence.blocks.size());
+  const int64_t wanted = cache_.blocks_for(num_tokens) - held;
+  if (wanted <= 0) return true;
+  while (blocks_available_to(sequence) < wanted) {
+    Sequence* victim = victim_for(sequence);
+    preempt(victim != nullptr ? *victim : sequence);
+    if (victim == nullptr) return false;
+  }
+  const Status taken = cache_.take(wanted, sequence.blocks);
+  WD_CHECK(taken.has_value());
+  return true;
+}
+
+Sequence* Scheduler::victim_for(const Sequence& sequence) const {
+  for (auto it = running_.rbegin(); it != running_.rend() && *it != &sequence; ++it)
+    if (!(*it)->is_reserved) return *it;
+  return nullptr;
+}
+
+void Scheduler::preempt(Sequence& sequence) {
+  WD_CHECK(!sequence.is_reserved);
+  cache_.give_back(sequence.blocks);
+  sequence.num_computed = 0;
+  sequence.state = SequenceState::kWaiting;
+  ++sequence.num_preemptions;
+  ++stats_.num_preemptions;
+  running_.erase(&sequence);
+  waiting_.insert(&sequence);
+}
+
+void Scheduler::admit(Sequence& sequence, const kv::PrefixMatch& found) {
+  const int64_t block_tokens = cache_.block_tokens();
+  const auto num_shared = static_cast<int64_t>(found.blocks.size());
+  cache_.share(found, sequence.blocks);
+  const Status taken =
+      cache_.take(cache_.blocks_for(sequence.num_tokens()) - num_shared, sequence.blocks);
+  WD_CHECK(taken.has_value());
+  const auto names = sequence.block_names(block_tokens);
+  for (auto block = num_shared; block < static_cast<int64_t>(names.size()); ++block)
+    cache_.announce(sequence.blocks[block], names[block], sequence.id());
+
+  sequence.num_computed = num_shared * block_tokens;
+  sequence.state = SequenceState::kRunning;
+  sequence.is_reserved = sequence.num_preemptions >= kPreemptionsMax;
+  running_.insert(&sequence);
+  if (sequence.cached_tokens >= 0) return;
+  sequence.cached_tokens = sequence.num_computed;
+  stats_.prefix_cache_queries += sequence.num_tokens();
+  stats_.prefix_cache_hits += sequence.num_computed;
+}
+
+// The last token is always computed: its logits are wanted.
+kv::PrefixMatch Scheduler::match(Sequence& sequence) const {
+  const auto names = sequence.block_names(cache_.block_tokens());
+  const auto usable = static_cast<size_t>((sequence.num_tokens() - 1) / cache_.block_tokens());
+  return cache_.match(names.first(std::min(usable, names.size())));
+}
+
+bool Scheduler::must_wait_for(const kv::PrefixMatch& found, const Sequence& sequence) const {
+  if (!found.loader) return false;
+  const auto loader = sequences_.find(*found.loader);
+  return loader != sequences_.end() && loader->second->precedes(sequence);
+}
+
+bool Scheduler::fits(const Sequence& sequence, const kv::PrefixMatch& found) const {
+  return num_running() < options_.max_num_seqs &&
+         blocks_available_to(sequence) - found.num_idle >= blocks_wanted(sequence, found);
+}
+
+// What must be available to admit it: all its tokens and, the more often it was preempted, part or
+// all of what it may still grow by.
+int64_t Scheduler::blocks_wanted(const Sequence& sequence, const kv::PrefixMatch& found) const {
+  const int64_t now = cache_.blocks_for(sequence.num_tokens());
+  const int64_t at_end = std::max(now, cache_.blocks_for(sequence.num_computed_max()));
+  const int64_t headroom = sequence.num_preemptions >= kPreemptionsMax
+                               ? at_end
+                               : (int64_t{1} << sequence.num_preemptions) - 1;
+  return std::min(now + headroom, at_end) - static_cast<int64_t>(found.blocks.size());
+}
+
+// Blocks that a running sequence may still come to need.
+int64_t Scheduler::blocks_to_end(const Sequence& sequence) const {
+  const auto held = static_cast<int64_t>(sequence.blocks.size());
+  return std::max<int64_t>(0, cache_.blocks_for(sequence.num_computed_max()) - held);
+}
+
+// Available blocks, less those set aside for others.
+int64_t Scheduler::blocks_available_to(const Sequence& sequence) const {
+  int64_t available = cache_.num_available();
+  for (const Sequence* other : running_)
+    if (other->is_reserved && other != &sequence) available -= blocks_to_end(*other);
+  return available;
+}
+
+// Blocks that would become available if it were preempted.
+int64_t Scheduler::blocks_only_of(const Sequence& sequence) const {
+  return std::ranges::count_if(
+      sequence.blocks, [&](BlockId block) { return cache_.pool().num_references(block) == 1; });
+}
+
+}  // namespace wideep::engine

@@ -1,0 +1,130 @@
+// Decides which tokens of which sequences a step computes, and who holds KV blocks meanwhile.
+//
+// Order. Sequences have a precedence: priority, then arrival. A step takes one token of every
+// decoding sequence and fills what is left of the token budget with chunks of prompts. Waiting
+// sequences are admitted in the same order, first come first served: one that does not fit yet is
+// not overtaken, so that large requests do not starve.
+//
+// Blocks. A sequence is admitted when there are blocks for all its tokens; it takes them at once
+// and one more whenever it has filled its last. If none is left, the running sequence of lowest
+// precedence is preempted: it gives its blocks back and waits as if it were new, with its generated
+// tokens as prefix. A sequence of a higher priority class is admitted first and may preempt for it.
+//
+// No livelock. The sequence of highest precedence can always get the blocks of all others, and no
+// request is taken that does not fit into the cache alone: something always finishes. No thrashing:
+// each time a sequence was preempted it asks for twice the headroom; after kPreemptionsMax times it
+// comes back only when all the blocks it can ever need are set aside for it, and is never preempted
+// again.
+//
+// Prefix cache. A sequence shares the full blocks that are there for the start of its tokens. If
+// another sequence, one that precedes it, is filling the next one right now, it waits for that
+// instead of computing the same again (n choices of one prompt, for instance).
+//
+// Ownership: the scheduler owns the sequences. Thread: engine thread only.
+#pragma once
+
+#include "engine/sequence.h"
+#include "ep/all_to_all.h"
+#include "kv/kv_cache.h"
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+namespace wideep::engine {
+
+struct SchedulerOptions {
+  int64_t max_num_seqs = 64;
+  int64_t max_num_batched_tokens = 512;
+};
+
+// Positions [num_computed, num_computed + count) of a sequence.
+struct ScheduledRows {
+  Sequence* sequence = nullptr;
+  int64_t count = 0;
+
+  // The last row is the sequence's last token: a new one is sampled from it.
+  bool samples() const { return count == sequence->num_pending(); }
+};
+
+struct StepPlan {
+  std::vector<ScheduledRows> sequences;
+  int64_t num_rows = 0;
+  int64_t num_prefill_rows = 0;
+};
+
+struct SchedulerStats {
+  int64_t num_preemptions = 0;
+  int64_t prefix_cache_queries = 0;  // tokens
+  int64_t prefix_cache_hits = 0;
+};
+
+class Scheduler {
+ public:
+  static constexpr int32_t kPreemptionsMax = 4;
+  // Waiting sequences that one step looks at past those that wait for KV.
+  static constexpr int64_t kAdmissionScanMax = 64;
+
+  Scheduler(kv::KvCache& cache, SchedulerOptions options);
+
+  // Whether the cache could hold a sequence of `num_tokens` if it were alone.
+  bool can_ever_fit(int64_t num_computed_max) const;
+
+  void add(std::unique_ptr<Sequence> sequence);
+  Sequence* find(SequenceId id);
+  // Forgets a sequence; its blocks are free, or cached, at once.
+  void remove(Sequence& sequence);
+
+  // The next step, of at most `rows_max` rows. Takes blocks and preempts; advances nothing.
+  StepPlan next(int64_t rows_max);
+  // The step has been computed: its rows are in the cache.
+  void commit(const StepPlan& plan);
+
+  // What the step after the coming one may bring.
+  ep::StepWish wish() const;
+
+  int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
+
+  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+
+  bool empty() const { return sequences_.empty(); }
+
+  const SchedulerStats& stats() const { return stats_; }
+
+  // In order of precedence; valid until the next change.
+  std::vector<Sequence*> all() const;
+
+ private:
+  struct Precedes {
+    bool operator()(const Sequence* a, const Sequence* b) const { return a->precedes(*b); }
+  };
+
+  using Queue = std::set<Sequence*, Precedes>;
+
+  void admit_urgent();
+  void schedule_running(StepPlan& plan, int64_t rows_max);
+  void admit_waiting(StepPlan& plan, int64_t rows_max);
+  bool make_room(Sequence& sequence, int64_t num_tokens);
+  Sequence* victim_for(const Sequence& sequence) const;
+  void preempt(Sequence& sequence);
+  void admit(Sequence& sequence, const kv::PrefixMatch& match);
+
+  kv::PrefixMatch match(Sequence& sequence) const;
+  bool must_wait_for(const kv::PrefixMatch& match, const Sequence& sequence) const;
+  bool fits(const Sequence& sequence, const kv::PrefixMatch& match) const;
+  int64_t blocks_wanted(const Sequence& sequence, const kv::PrefixMatch& match) const;
+  int64_t blocks_to_end(const Sequence& sequence) const;
+  int64_t blocks_available_to(const Sequence& sequence) const;
+  int64_t blocks_only_of(const Sequence& sequence) const;
+
+  kv::KvCache& cache_;
+  SchedulerOptions options_;
+  std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
+  Queue waiting_;
+  Queue running_;
+  SchedulerStats stats_;
+};
+
+}  // namespace wideep::engine
