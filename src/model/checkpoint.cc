@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "math/formats.h"
 
 #include <algorithm>
 #include <array>
@@ -15,8 +16,6 @@ constexpr int64_t kConfigBytesMax = 4 << 20;
 constexpr int64_t kIndexBytesMax = 256 << 20;
 constexpr size_t kShardNameBytesMax = 255;
 constexpr size_t kShardsMax = 4096;
-constexpr int64_t kFp8Block = 128;
-constexpr int64_t kInt4Group = 32;
 constexpr std::string_view kIndexName = "model.safetensors.index.json";
 constexpr std::string_view kSingleName = "model.safetensors";
 constexpr std::string_view kWeightSuffix = ".weight";
@@ -194,7 +193,8 @@ Result<TensorSource> Checkpoint::locate_plain(const TensorSpec& spec,
       return invalid_argument("{}: tensor '{}': dtype F8_E4M3, but '{}' is missing",
                               values.file->name(), spec.name, scale_name);
     }
-    const Shape blocks = {ceil_div(spec.rows, kFp8Block), ceil_div(spec.cols, kFp8Block)};
+    const Shape blocks = {ceil_div(spec.rows, math::kScaleBlock),
+                          ceil_div(spec.cols, math::kScaleBlock)};
     WD_TRY(check_tensor(*scales, kScale, blocks));
   } else {
     WD_TRY(check_tensor(values, kPlain, shape));
@@ -213,9 +213,9 @@ Result<TensorSource> Checkpoint::locate_int4(const TensorSpec& spec,
   static constexpr std::array kWords = {Dtype::kI32};
   static constexpr std::array kScale = {Dtype::kBf16};
   const std::string scale_name = fmt::format("{}.weight_scale", without_weight(spec.name));
-  if (spec.cols % kInt4Group != 0) {
+  if (spec.cols % math::kInt4Group != 0) {
     return invalid_argument("{}: tensor '{}': {} columns are no multiple of the group of {}",
-                            packed.file->name(), packed.entry->name, spec.cols, kInt4Group);
+                            packed.file->name(), packed.entry->name, spec.cols, math::kInt4Group);
   }
   WD_TRY(check_tensor(packed, kWords, Shape{spec.rows, spec.cols / 8}));
   const TensorRef* scales = find(scale_name);
@@ -223,7 +223,7 @@ Result<TensorSource> Checkpoint::locate_int4(const TensorSpec& spec,
     return invalid_argument("{}: tensor '{}': '{}' is missing", packed.file->name(),
                             packed.entry->name, scale_name);
   }
-  WD_TRY(check_tensor(*scales, kScale, Shape{spec.rows, spec.cols / kInt4Group}));
+  WD_TRY(check_tensor(*scales, kScale, Shape{spec.rows, spec.cols / math::kInt4Group}));
   return TensorSource{.name = spec.name,
                       .values = packed,
                       .scales = *scales,

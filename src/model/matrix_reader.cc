@@ -4,13 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace wideep::model {
 namespace {
-
-constexpr int64_t kBlock = 128;
-constexpr int64_t kInt4Group = 32;
 
 // Index of the first value whose bits are all set under `mask` (NaN or infinity), or -1. A plain
 // loop over a chunk without an exit, so that it runs at the speed of memory.
@@ -57,6 +53,8 @@ math::SourceMatrix::Dtype dtype_of(Storage storage) {
       return Dtype::kBf16;
     case Storage::kFp8:
       return Dtype::kFp8;
+    case Storage::kInt4:
+      return Dtype::kInt4;
     default:
       return Dtype::kF32;
   }
@@ -79,63 +77,44 @@ Result<math::SourceMatrix> MatrixReader::read(const TensorSource& source, RowRan
                             rows.begin + bad / cols, bad % cols);
   }
   if (source.scales) WD_TRY(read_scales(source, rows));
-  if (source.storage == Storage::kInt4) return expand_int4(source, rows);
   return math::SourceMatrix{
       .dtype = dtype_of(source.storage),
       .n = rows.end - rows.begin,
       .k = std::max<int64_t>(source.cols, 1),
       .data = values_.data(),
-      .block_scales = source.scales ? scales_.data() : nullptr,
+      .block_scales = source.storage == Storage::kFp8 ? scales_.data() : nullptr,
+      .group_scales = source.storage == Storage::kInt4 ? group_scales_.data() : nullptr,
   };
 }
 
 // Scales of the rows: FP8 one per 128 x 128 block, f32; INT4 one per row and 32 columns, bf16.
 Status MatrixReader::read_scales(const TensorSource& source, RowRange rows) {
   const bool is_fp8 = source.storage == Storage::kFp8;
-  const int64_t rows_per_scale = is_fp8 ? kBlock : 1;
-  const int64_t per_row = is_fp8 ? (source.cols + kBlock - 1) / kBlock : source.cols / kInt4Group;
+  const int64_t rows_per_scale = is_fp8 ? math::kScaleBlock : 1;
+  const int64_t cols_per_scale = is_fp8 ? math::kScaleBlock : math::kInt4Group;
+  const int64_t per_row = (source.cols + cols_per_scale - 1) / cols_per_scale;
   const int64_t first = rows.begin / rows_per_scale;
   const int64_t count = ((rows.end + rows_per_scale - 1) / rows_per_scale - first) * per_row;
-  const int64_t value_bytes = is_fp8 ? 4 : 2;
-  scale_bytes_.resize(static_cast<size_t>(count * value_bytes));
-  scales_.resize(static_cast<size_t>(count));
   const TensorRef& ref = *source.scales;
-  WD_TRY(ref.file->read(*ref.entry, first * per_row * value_bytes, scale_bytes_));
+  scales_.resize(static_cast<size_t>(count));
+  if (is_fp8) {
+    const auto bytes = std::as_writable_bytes(std::span(scales_));
+    WD_TRY(ref.file->read(*ref.entry, first * per_row * 4, bytes));
+  } else {
+    group_scales_.resize(static_cast<size_t>(count));
+    const auto bytes = std::as_writable_bytes(std::span(group_scales_));
+    WD_TRY(ref.file->read(*ref.entry, first * per_row * 2, bytes));
+    std::ranges::transform(group_scales_, scales_.begin(), math::bf16_to_f32);
+  }
   for (int64_t i = 0; i < count; ++i) {
-    if (is_fp8) {
-      std::memcpy(&scales_[i], &scale_bytes_[i * 4], 4);
-    } else {
-      uint16_t bits = 0;
-      std::memcpy(&bits, &scale_bytes_[i * 2], 2);
-      scales_[i] = math::bf16_to_f32(bits);
-    }
-    if (!(std::isfinite(scales_[i]) && scales_[i] >= 0)) {
-      return invalid_argument(
-          "{}: tensor '{}': the scale at [{}, {}] is {}, not a finite "
-          "number >= 0",
-          ref.file->name(), ref.entry->name, first + i / per_row, i % per_row, scales_[i]);
-    }
+    const float scale = scales_[static_cast<size_t>(i)];
+    if (std::isfinite(scale) && scale >= 0) continue;
+    return invalid_argument(
+        "{}: tensor '{}': the scale at [{}, {}] is {}, not a finite number "
+        ">= 0",
+        ref.file->name(), ref.entry->name, first + i / per_row, i % per_row, scale);
   }
   return {};
-}
-
-// Word w of a row holds columns 8w … 8w + 7, lowest nibble first; a nibble means its value - 8.
-Result<math::SourceMatrix> MatrixReader::expand_int4(const TensorSource& source, RowRange rows) {
-  const int64_t count = rows.end - rows.begin;
-  expanded_.resize(static_cast<size_t>(count * source.cols));
-  for (int64_t r = 0; r < count; ++r) {
-    const std::byte* packed = values_.data() + r * source.row_bytes();
-    const float* scales = scales_.data() + r * (source.cols / kInt4Group);
-    float* out = expanded_.data() + r * source.cols;
-    for (int64_t c = 0; c < source.cols; ++c) {
-      const int nibble = std::to_integer<int>(packed[c / 2] >> (c % 2 * 4)) & 15;
-      out[c] = static_cast<float>(nibble - 8) * scales[c / kInt4Group];
-    }
-  }
-  return math::SourceMatrix{.dtype = math::SourceMatrix::Dtype::kF32,
-                            .n = count,
-                            .k = source.cols,
-                            .data = reinterpret_cast<const std::byte*>(expanded_.data())};
 }
 
 Result<std::vector<float>> read_floats(const TensorSource& source) {

@@ -23,18 +23,17 @@ struct RowRange {
 
 class MatrixReader {
  public:
-  // Rows [begin, end) of `source`; `begin` is a multiple of kRowSlice. INT4 comes as f32. Valid
-  // until the next read.
+  // Rows [begin, end) of `source`; `begin` is a multiple of kRowSlice. Valid until
+  // the next read.
   Result<math::SourceMatrix> read(const TensorSource& source, RowRange rows);
 
  private:
   Status read_scales(const TensorSource& source, RowRange rows);
-  Result<math::SourceMatrix> expand_int4(const TensorSource& source, RowRange rows);
 
   std::vector<std::byte> values_;
   std::vector<std::byte> scale_bytes_;
-  std::vector<float> scales_;
-  std::vector<float> expanded_;
+  std::vector<float> scales_;           // FP8
+  std::vector<uint16_t> group_scales_;  // INT4
 };
 
 // A vector, or all of a small matrix, in f32: [rows * max(cols, 1)].
