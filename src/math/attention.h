@@ -11,13 +11,13 @@
 // queries and probabilities are rounded to bf16 before the products, sums stay f32.
 #pragma once
 
-#include "base/memory.h"
 #include "base/thread_pool.h"
 #include "math/kernels.h"
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
-#include <vector>
 
 namespace wideep::math {
 
@@ -54,6 +54,7 @@ struct AttentionChunk {
   std::span<const std::byte* const> blocks;  // block b holds positions [b * block_tokens, …)
 };
 
+// Thread: forward() by one thread at a time.
 class Attention {
  public:
   // Scratch for `queries_max` queries of one call; nothing is allocated later.
@@ -62,14 +63,13 @@ class Attention {
             const AttentionShape& shape,
             int64_t block_tokens,
             int64_t queries_max);
+  ~Attention();
+  // Blocks must cover every position that a query attends to; what lies beyond may hold anything.
   void forward(std::span<const AttentionChunk> chunks);
 
  private:
-  ThreadPool& pool_;
-  const Kernels& kernels_;
-  AttentionShape shape_;
-  int64_t block_tokens_;
-  AlignedBuffer scratch_;
+  class Engine;
+  std::unique_ptr<Engine> engine_;
 };
 
 // The slow twin: plain softmax in double precision.

@@ -1,0 +1,331 @@
+#include "math/attention.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+#include "math/attention_kernels.h"
+#include "math/attention_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <vector>
+
+namespace wideep::math {
+namespace {
+
+// Row tiles of a group at most: the values packed for a group and partition serve them all.
+constexpr int64_t kGroupTilesMax = 32;
+// The same where partitions are spread over threads and partial results must be kept.
+constexpr int64_t kSplitTilesMax = 8;
+// Partial results (of one group and partition) kept at once, per thread.
+constexpr int64_t kSlotsPerThread = 4;
+// Work items per thread below which the balance between threads suffers.
+constexpr int64_t kItemsPerThread = 4;
+
+int64_t round_up_64(int64_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+// One partition of a group.
+struct Item {
+  int64_t group = 0;
+  int64_t partition = 0;
+};
+
+// One thread's memory.
+struct Scratch {
+  std::byte* values = nullptr;
+  std::byte* queries = nullptr;
+  std::byte* work = nullptr;
+  float* partial = nullptr;
+  int64_t packed_group = -1;  // whose queries are packed
+};
+
+}  // namespace
+
+class Attention::Engine {
+ public:
+  Engine(ThreadPool& pool,
+         const AttentionKernels& kernels,
+         const AttentionShape& shape,
+         int64_t block_tokens,
+         int64_t queries_max);
+  void forward(std::span<const AttentionChunk> chunks);
+
+ private:
+  using Group = AttentionGroup;
+
+  // Results of one row tile: max [16], sum [16], out [16][value_width].
+  int64_t result_floats() const { return kRowTile * (2 + shape_.value_width); }
+
+  void separate_poisoned_queries();
+  bool is_poisoned(int64_t chunk_index) const;
+  void run_group(int64_t group_index, Scratch& scratch);
+  void run_split();
+  void run_wave(std::span<const Item> wave);
+  void run_item(const Item& item, float* slot, Scratch& scratch);
+  void merge_wave(std::span<const Item> wave, int64_t group_index);
+
+  void pack_queries(int64_t group_index, Scratch& scratch) const;
+  void clear_result(RowTile& tile) const;
+  RowTile result_tile(const Group& group, int64_t tile);
+  RowTile partial_tile(const Group& group, int64_t tile, int64_t partition, float* memory) const;
+  float* slot(int64_t index);
+
+  ThreadPool& pool_;
+  const AttentionKernels& kernels_;
+  const AttentionShape shape_;
+  AttentionPlan plan_;
+  const int64_t num_slots_;
+  AlignedBuffer memory_;  // of all threads
+  AlignedBuffer sums_;    // per row tile of a call: max [16], sum [16]
+  AlignedBuffer slots_;
+  std::vector<Scratch> scratch_;  // per thread
+  std::vector<Item> items_;
+};
+
+Attention::Attention(ThreadPool& pool,
+                     const Kernels& kernels,
+                     const AttentionShape& shape,
+                     int64_t block_tokens,
+                     int64_t queries_max)
+    : engine_(std::make_unique<Engine>(
+          pool, attention_kernels(kernels.isa), shape, block_tokens, queries_max)) {}
+
+Attention::~Attention() = default;
+
+void Attention::forward(std::span<const AttentionChunk> chunks) {
+  engine_->forward(chunks);
+}
+
+Attention::Engine::Engine(ThreadPool& pool,
+                          const AttentionKernels& kernels,
+                          const AttentionShape& shape,
+                          int64_t block_tokens,
+                          int64_t queries_max)
+    : pool_(pool),
+      kernels_(kernels),
+      shape_(shape),
+      plan_(shape, block_tokens, queries_max),
+      num_slots_(kSlotsPerThread * pool.num_threads()) {
+  const int64_t values = round_up_64(kernels.value_bytes(shape));
+  const int64_t queries = round_up_64(kernels.query_bytes(shape)) * kGroupTilesMax;
+  const int64_t work = round_up_64(kernels.work_bytes(shape));
+  const int64_t partial = round_up_64(kernels.tiles_max * result_floats() * 4);
+  // Threads are a page apart, so that prefetches do not reach into each other's memory.
+  const int64_t stride = (values + queries + work + partial + 4095) / 4096 * 4096 + 4096;
+  memory_ = AlignedBuffer(static_cast<size_t>(stride * pool.num_threads()));
+  for (int64_t thread = 0; thread < pool.num_threads(); ++thread) {
+    std::byte* base = memory_.data() + thread * stride;
+    scratch_.push_back({.values = base,
+                        .queries = base + values,
+                        .work = base + values + queries,
+                        .partial = reinterpret_cast<float*>(base + values + queries + work)});
+  }
+  sums_ = AlignedBuffer(static_cast<size_t>(plan_.tiles_max() * 2 * kRowTile * 4));
+  slots_ = AlignedBuffer(static_cast<size_t>(num_slots_ * kSplitTilesMax * result_floats() * 4));
+  memory_.prefault();
+  sums_.prefault();
+  slots_.prefault();
+  items_.reserve(static_cast<size_t>(num_slots_));
+}
+
+void Attention::Engine::forward(std::span<const AttentionChunk> chunks) {
+  plan_.start(chunks);
+  if (chunks.empty()) return;
+  separate_poisoned_queries();
+  for (Scratch& scratch : scratch_)
+    scratch.packed_group = -1;
+  const int64_t num_threads = pool_.num_threads();
+  const int64_t num_items = kItemsPerThread * num_threads;
+  plan_.cut(std::clamp(plan_.num_tiles() / num_items, int64_t{1}, kGroupTilesMax));
+  if (num_threads > 1 && plan_.largest_cost() * 2 * num_threads > plan_.total_cost()) {
+    run_split();
+    return;
+  }
+  // Many rows: a group is one thread's, which walks the partitions in order. Later queries see
+  // more: the longest first.
+  const int64_t num_groups = std::ssize(plan_.groups());
+  pool_.for_each(num_groups, [&](int64_t item, int thread) {
+    run_group(num_groups - 1 - item, scratch_[static_cast<size_t>(thread)]);
+  });
+}
+
+// A row's zero probabilities may meet the values of later queries of its chunk. Zero times a value
+// vanishes unless the value is not finite: then the queries of that chunk are kept apart, so that
+// no query depends on what comes after it.
+void Attention::Engine::separate_poisoned_queries() {
+  const auto has_many = [](const AttentionChunk& chunk) { return chunk.count > 1; };
+  if (std::ranges::none_of(plan_.chunks(), has_many)) return;
+  pool_.for_each(std::ssize(plan_.chunks()), [&](int64_t chunk, int) {
+    if (is_poisoned(chunk)) plan_.keep_queries_apart(chunk);
+  });
+}
+
+bool Attention::Engine::is_poisoned(int64_t chunk_index) const {
+  const AttentionChunk& chunk = plan_.chunks()[static_cast<size_t>(chunk_index)];
+  const int64_t end = chunk.position + chunk.count;
+  for (int64_t position = chunk.position + 1; position < end;) {
+    const int64_t partition = position / kAttentionPartition;
+    const int64_t start = partition * kAttentionPartition;
+    const int64_t stop = std::min(end, start + kAttentionPartition);
+    for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
+      const Group group{
+          .chunk = static_cast<int32_t>(chunk_index), .kv_head = head, .num_positions = stop};
+      const CachedPartition view = plan_.cached(group, partition);
+      if (!kernels_.values_are_finite(shape_, view, position - start, stop - start)) return true;
+    }
+    position = stop;
+  }
+  return false;
+}
+
+void Attention::Engine::run_group(int64_t group_index, Scratch& scratch) {
+  const Group& group = plan_.groups()[static_cast<size_t>(group_index)];
+  const int64_t query_bytes = kernels_.query_bytes(shape_);
+  pack_queries(group_index, scratch);
+  for (int64_t partition = 0; partition < group.num_partitions(); ++partition) {
+    CachedPartition view = plan_.cached(group, partition);
+    kernels_.pack_values(shape_, view, scratch.values);
+    view.values = scratch.values;
+    for (int64_t first = 0; first < group.num_tiles(); first += kernels_.tiles_max) {
+      const int64_t count = std::min(kernels_.tiles_max, group.num_tiles() - first);
+      std::array<RowTile, kGroupTilesMax> tiles;
+      for (int64_t t = 0; t < count; ++t) {
+        float* memory = scratch.partial + t * result_floats();
+        RowTile& tile = tiles[static_cast<size_t>(t)];
+        tile = partition == 0 ? result_tile(group, first + t)
+                              : partial_tile(group, first + t, partition, memory);
+        tile.queries = scratch.queries + (first + t) * query_bytes;
+      }
+      const std::span batch(tiles.data(), static_cast<size_t>(count));
+      kernels_.attend(shape_, view, batch, scratch.work);
+      for (int64_t t = 0; t < count && partition > 0; ++t) {
+        RowTile result = result_tile(group, first + t);
+        kernels_.merge(batch[static_cast<size_t>(t)], shape_.value_width, result);
+      }
+    }
+  }
+  for (int64_t t = 0; t < group.num_tiles(); ++t) {
+    RowTile result = result_tile(group, t);
+    kernels_.finish(shape_.value_width, result);
+  }
+}
+
+// Few rows, or one long sequence among short ones: the partitions are spread over the threads, a
+// wave of them at a time, and merged in ascending order.
+void Attention::Engine::run_split() {
+  const int64_t num_items = kItemsPerThread * pool_.num_threads();
+  int64_t num_pieces = 0;  // (row tile, partition)
+  for (const Group& group : plan_.groups())
+    num_pieces += group.num_tiles() * group.num_partitions();
+  plan_.cut(std::clamp(num_pieces / num_items, int64_t{1}, kSplitTilesMax));
+  items_.clear();
+  for (int64_t g = 0; g < std::ssize(plan_.groups()); ++g) {
+    const Group& group = plan_.groups()[static_cast<size_t>(g)];
+    for (int64_t partition = 0; partition < group.num_partitions(); ++partition) {
+      items_.push_back({.group = g, .partition = partition});
+      if (std::ssize(items_) < num_slots_) continue;
+      run_wave(items_);
+      items_.clear();
+    }
+  }
+  run_wave(items_);
+}
+
+void Attention::Engine::run_wave(std::span<const Item> wave) {
+  if (wave.empty()) return;
+  pool_.for_each(std::ssize(wave), [&](int64_t index, int thread) {
+    run_item(wave[static_cast<size_t>(index)], slot(index), scratch_[static_cast<size_t>(thread)]);
+  });
+  const int64_t first_group = wave.front().group;
+  pool_.for_each(wave.back().group - first_group + 1,
+                 [&](int64_t index, int) { merge_wave(wave, first_group + index); });
+}
+
+void Attention::Engine::run_item(const Item& item, float* slot, Scratch& scratch) {
+  const Group& group = plan_.groups()[static_cast<size_t>(item.group)];
+  const int64_t query_bytes = kernels_.query_bytes(shape_);
+  pack_queries(item.group, scratch);
+  CachedPartition view = plan_.cached(group, item.partition);
+  kernels_.pack_values(shape_, view, scratch.values);
+  view.values = scratch.values;
+  for (int64_t first = 0; first < group.num_tiles(); first += kernels_.tiles_max) {
+    const int64_t count = std::min(kernels_.tiles_max, group.num_tiles() - first);
+    std::array<RowTile, kGroupTilesMax> tiles;
+    for (int64_t t = 0; t < count; ++t) {
+      RowTile& tile = tiles[static_cast<size_t>(t)];
+      tile = partial_tile(group, first + t, item.partition, slot + (first + t) * result_floats());
+      tile.queries = scratch.queries + (first + t) * query_bytes;
+    }
+    kernels_.attend(shape_, view, {tiles.data(), static_cast<size_t>(count)}, scratch.work);
+  }
+}
+
+// Merges the partial results of one group in this wave into its rows, and finishes them after the
+// last.
+void Attention::Engine::merge_wave(std::span<const Item> wave, int64_t group_index) {
+  const Group& group = plan_.groups()[static_cast<size_t>(group_index)];
+  for (int64_t t = 0; t < group.num_tiles(); ++t) {
+    RowTile result = result_tile(group, t);
+    for (int64_t i = 0; i < std::ssize(wave); ++i) {
+      const Item& item = wave[static_cast<size_t>(i)];
+      if (item.group != group_index) continue;
+      if (item.partition == 0) clear_result(result);
+      kernels_.merge(partial_tile(group, t, item.partition, slot(i) + t * result_floats()),
+                     shape_.value_width, result);
+      if (item.partition + 1 == group.num_partitions()) kernels_.finish(shape_.value_width, result);
+    }
+  }
+}
+
+void Attention::Engine::pack_queries(int64_t group_index, Scratch& scratch) const {
+  if (scratch.packed_group == group_index) return;
+  scratch.packed_group = group_index;
+  const Group& group = plan_.groups()[static_cast<size_t>(group_index)];
+  const int64_t query_bytes = kernels_.query_bytes(shape_);
+  for (int64_t t = 0; t < group.num_tiles(); ++t) {
+    std::array<const float*, kRowTile> rows{};
+    const int64_t num_rows = std::min(kRowTile, group.num_rows - t * kRowTile);
+    for (int64_t r = 0; r < num_rows; ++r)
+      rows[static_cast<size_t>(r)] = plan_.query(group, t * kRowTile + r);
+    kernels_.pack_queries(shape_, {rows.data(), static_cast<size_t>(num_rows)},
+                          scratch.queries + t * query_bytes);
+  }
+}
+
+// The result of no partitions: merging into it gives what is merged, bit for bit.
+void Attention::Engine::clear_result(RowTile& tile) const {
+  std::fill_n(tile.max, kRowTile, -std::numeric_limits<float>::infinity());
+  std::fill_n(tile.sum, kRowTile, 0.0F);
+  for (int64_t r = 0; r < tile.num_rows; ++r)
+    std::fill_n(tile.out[static_cast<size_t>(r)], shape_.value_width, 0.0F);
+}
+
+// The tile whose rows are the chunk's own output.
+RowTile Attention::Engine::result_tile(const Group& group, int64_t tile) {
+  RowTile rows = plan_.tile(group, tile, 0);
+  rows.max = reinterpret_cast<float*>(sums_.data()) + (group.first_tile + tile) * 2 * kRowTile;
+  rows.sum = rows.max + kRowTile;
+  for (int64_t r = 0; r < rows.num_rows; ++r)
+    rows.out[static_cast<size_t>(r)] = plan_.out(group, tile * kRowTile + r);
+  return rows;
+}
+
+RowTile Attention::Engine::partial_tile(const Group& group,
+                                        int64_t tile,
+                                        int64_t partition,
+                                        float* memory) const {
+  RowTile rows = plan_.tile(group, tile, partition);
+  rows.max = memory;
+  rows.sum = memory + kRowTile;
+  for (int64_t r = 0; r < rows.num_rows; ++r)
+    rows.out[static_cast<size_t>(r)] = memory + 2 * kRowTile + r * shape_.value_width;
+  return rows;
+}
+
+float* Attention::Engine::slot(int64_t index) {
+  return reinterpret_cast<float*>(slots_.data()) + index * kSplitTilesMax * result_floats();
+}
+
+}  // namespace wideep::math

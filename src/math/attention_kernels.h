@@ -1,0 +1,83 @@
+// The inner steps of attention, one table per instruction-set level. attention.cc holds the order
+// of things: which rows, which partitions, which threads, and the merging.
+//
+// Rows are (query, head) pairs that share a kv head, sixteen to a row tile: they are the lanes of
+// the score product, so that keys are read from the cache as they lie there (sixteen positions by a
+// few values at a time), softmax runs down the lanes without horizontal sums, and a tile of cached
+// tokens serves all its rows. Scores of one partition are [512][16] in L1.
+#pragma once
+
+#include "math/attention.h"
+#include "math/isa.h"
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+namespace wideep::math {
+
+inline constexpr int64_t kRowTile = 16;
+inline constexpr int64_t kTilesPerPartition = kAttentionPartition / kAttentionTile;
+
+// The cached tokens of one partition as one kv head sees them.
+struct CachedPartition {
+  // tiles[i] = first byte of the cached row at the partition's position 16 i; the next fifteen rows
+  // follow at `token_bytes`. Rows at positions >= count may hold anything.
+  std::array<const std::byte*, kTilesPerPartition> tiles;
+  int64_t count = 0;                  // valid positions, 1 … 512
+  int64_t token_bytes = 0;            // stride between rows
+  int64_t key_bytes = 0;              // where the head's key starts in a row
+  int64_t value_bytes = 0;            // where the head's value starts in a row
+  const std::byte* values = nullptr;  // what pack_values wrote
+
+  const std::byte* row(int64_t position) const {
+    return tiles[static_cast<size_t>(position / kAttentionTile)] +
+           position % kAttentionTile * token_bytes;
+  }
+};
+
+// Up to sixteen rows and their results over one partition (or over all merged so far).
+struct RowTile {
+  const std::byte* queries = nullptr;  // what pack_queries wrote
+  int64_t num_rows = 0;
+  std::array<int32_t, kRowTile> visible{};  // row r attends to positions [0, visible[r])
+  // Results, in base 2: p = exp2(s * scale * log2(e) - max).
+  float* max = nullptr;                // [16]; -inf where nothing is visible
+  float* sum = nullptr;                // [16]
+  std::array<float*, kRowTile> out{};  // num_rows rows of value_width: sum of p * v
+};
+
+struct AttentionKernels {
+  // Bytes of packed queries per row tile, of the packed values of a partition, and of working
+  // memory for `tiles` row tiles at once.
+  int64_t (*query_bytes)(const AttentionShape& shape);
+  int64_t (*value_bytes)(const AttentionShape& shape);
+  int64_t (*work_bytes)(const AttentionShape& shape);
+  int64_t tiles_max;  // row tiles that one attend() takes
+
+  // `rows`: num_rows <= 16 pointers to key_width floats.
+  void (*pack_queries)(const AttentionShape& shape,
+                       std::span<const float* const> rows,
+                       std::byte* out);
+  void (*pack_values)(const AttentionShape& shape, const CachedPartition& cached, std::byte* out);
+  // True if all values of the positions [begin, end) are finite.
+  bool (*values_are_finite)(const AttentionShape& shape,
+                            const CachedPartition& cached,
+                            int64_t begin,
+                            int64_t end);
+  // Computes max, sum and out of every tile. Values of positions that a row does not see may be
+  // multiplied by its zero probabilities: they must be finite (see values_are_finite) or lie
+  // beyond `count`.
+  void (*attend)(const AttentionShape& shape,
+                 const CachedPartition& cached,
+                 std::span<RowTile> tiles,
+                 std::byte* work);
+  // into = into (+) from, row by row; rows of `from` that saw nothing change nothing.
+  void (*merge)(const RowTile& from, int64_t value_width, RowTile& into);
+  // out = out / sum.
+  void (*finish)(int64_t value_width, RowTile& tile);
+};
+
+const AttentionKernels& attention_kernels(Isa isa);
+
+}  // namespace wideep::math
