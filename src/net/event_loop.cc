@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "net/asio.h"
 
+#include <future>
 #include <utility>
 
 namespace wideep::net {
@@ -34,11 +35,37 @@ void EventLoop::post_after(Duration delay, std::function<void()> task) {
   });
 }
 
+void EventLoop::run_and_wait(const std::function<void()>& task) {
+  if (!is_running() || in_loop_thread()) return task();
+  std::promise<void> done;
+  post([&] {
+    task();
+    done.set_value();
+  });
+  done.get_future().wait();
+}
+
+void EventLoop::settle(const std::function<bool()>& is_settled) {
+  constexpr int kRoundsMax = 1000;
+  bool settled = !is_running() || in_loop_thread();
+  for (int round = 0; round < kRoundsMax && !settled; ++round)
+    run_and_wait([&] { settled = is_settled(); });
+}
+
+bool EventLoop::is_running() const {
+  return core_->thread.load() != std::thread::id() && !core_->context.stopped();
+}
+
 bool EventLoop::in_loop_thread() const {
   return core_->thread.load() == std::this_thread::get_id();
 }
 
-LoopThread::LoopThread() : thread_([this] { loop_.run(); }) {}
+LoopThread::LoopThread() : thread_([this] { loop_.run(); }) {
+  // From here on the loop counts as running.
+  std::promise<void> running;
+  loop_.post([&] { running.set_value(); });
+  running.get_future().wait();
+}
 
 LoopThread::~LoopThread() {
   loop_.stop();

@@ -29,6 +29,15 @@ class EventLoop {
   // Like post, after `delay`. Cannot be taken back: let the task check whether it is still wanted.
   void post_after(Duration delay, std::function<void()> task);
 
+  // Runs `task` on the loop's thread and returns when it is done: from that thread, or while the
+  // loop is not running, at once. Not while another thread stops the loop.
+  void run_and_wait(const std::function<void()>& task);
+
+  // Lets the loop work on what is ready until `is_settled` (called on it) says yes, or for a
+  // bounded number of rounds. Nothing on the loop's own thread or while it is not running.
+  void settle(const std::function<bool()>& is_settled);
+
+  bool is_running() const;
   bool in_loop_thread() const;
 
   struct Core;
