@@ -1,5 +1,6 @@
 #include "tokenizer/unicode.h"
 
+#include "tokenizer/unicode_tables.h"
 #include "tokenizer/vocabulary.h"
 
 #include <gtest/gtest.h>
