@@ -19,7 +19,7 @@ endif()
 # -ffp-contract=off: a*b+c is two roundings everywhere unless the source says fma. Results must not
 # depend on what the optimiser happens to fuse (docs/architecture.md, promise 1).
 add_compile_options(-march=x86-64-v2 -ffp-contract=off -fno-strict-aliasing -Wall -Wextra -Wshadow
-                    -Wno-missing-field-initializers -Wthread-safety -Werror=return-type
+                    -Wno-missing-field-initializers -Wno-deprecated-declarations -Wthread-safety -Werror=return-type
                     -Werror=unused-result -ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
 if(WIDEEP_DEBUG_INFO STREQUAL "line-tables")

@@ -1,0 +1,118 @@
+#include "epp/endpoint_picker.h"
+
+#include <algorithm>
+
+namespace wideep::epp {
+namespace {
+
+constexpr std::string_view kObjectiveHeader = "x-llm-d-inference-objective";
+constexpr std::string_view kObjectiveHeaderAlias = "x-gateway-inference-objective";
+
+bool is_in_subset(const Endpoint& endpoint, const std::vector<std::string>& subset) {
+  return std::ranges::any_of(subset, [&](const std::string& allowed) {
+    return allowed == endpoint.host_port || allowed == endpoint.address.host;
+  });
+}
+
+}  // namespace
+
+EndpointPicker::EndpointPicker(PickerConfig config, const Clock& clock)
+    : config_(std::move(config)), clock_(clock) {}
+
+std::shared_ptr<const Snapshot> EndpointPicker::snapshot() const {
+  const std::scoped_lock lock(mutex_);
+  return snapshot_;
+}
+
+std::expected<Decision, Refusal> EndpointPicker::pick(const PickRequest& request,
+                                                      const std::vector<std::string>* subset) {
+  PickContext context{.request = request, .snapshot = candidates(subset), .prefix = {}};
+  if (context.snapshot->endpoints.empty()) {
+    return std::unexpected(Refusal{503, "rejected-no-endpoints", "no endpoint is ready"});
+  }
+  if (is_sheddable(request) && saturation() >= 1) {
+    return std::unexpected(
+        Refusal{429, "rejected-saturated", "the pool is saturated and the request may be shed"});
+  }
+  Result<Decision> decision = config_.handler->decide(context, config_.profiles);
+  if (!decision)
+    return std::unexpected(Refusal{503, "rejected-no-endpoints", decision.error().message});
+  for (const auto& index : config_.prefix_indexes) {
+    index->on_routed(context, *decision->destinations.front().endpoint, "");
+    if (decision->prefill != nullptr) index->on_routed(context, *decision->prefill, "prefill");
+  }
+  return std::move(*decision);
+}
+
+std::shared_ptr<const Snapshot> EndpointPicker::candidates(
+    const std::vector<std::string>* subset) const {
+  std::shared_ptr<const Snapshot> all = snapshot();
+  if (subset == nullptr) return all;
+  auto some = std::make_shared<Snapshot>();
+  for (const Endpoint& endpoint : all->endpoints) {
+    if (is_in_subset(endpoint, *subset)) some->endpoints.push_back(endpoint);
+  }
+  return some;
+}
+
+bool EndpointPicker::is_sheddable(const PickRequest& request) const {
+  const std::string* name = request.header_value(kObjectiveHeader);
+  if (name == nullptr) name = request.header_value(kObjectiveHeaderAlias);
+  if (name == nullptr) return false;
+  const auto objective = std::ranges::find(config_.objectives, *name, &Objective::name);
+  return objective != config_.objectives.end() && objective->priority < 0;
+}
+
+double EndpointPicker::saturation() const {
+  const std::shared_ptr<const Snapshot> now = snapshot();
+  if (now->endpoints.empty()) return 1;
+  const SaturationOptions& limits = config_.saturation;
+  double sum = 0;
+  for (const Endpoint& endpoint : now->endpoints) {
+    const EndpointMetrics& metrics = endpoint.metrics;
+    const bool is_stale = clock_.now() - metrics.updated > limits.metrics_staleness;
+    sum += is_stale ? 1.0
+                    : std::max(metrics.waiting / limits.queue_depth_threshold,
+                               metrics.kv_cache_usage / limits.kv_cache_util_threshold);
+  }
+  return sum / static_cast<double>(now->endpoints.size());
+}
+
+void EndpointPicker::set_endpoints(std::vector<EndpointSpec> specs) {
+  std::vector<int32_t> alive;
+  {
+    const std::scoped_lock lock(mutex_);
+    auto next = std::make_shared<Snapshot>();
+    for (EndpointSpec& spec : specs) {
+      const auto old = std::ranges::find_if(snapshot_->endpoints, [&](const Endpoint& e) {
+        return e.name == spec.name && e.address == spec.address;
+      });
+      Endpoint endpoint;
+      if (old != snapshot_->endpoints.end()) {
+        endpoint = *old;
+      } else {
+        endpoint.id = next_id_++;
+      }
+      endpoint.host_port = spec.address.to_string();
+      endpoint.name = std::move(spec.name);
+      endpoint.address = std::move(spec.address);
+      endpoint.labels = std::move(spec.labels);
+      alive.push_back(endpoint.id);
+      next->endpoints.push_back(std::move(endpoint));
+    }
+    snapshot_ = std::move(next);
+  }
+  for (const auto& index : config_.prefix_indexes)
+    index->keep_only(alive);
+}
+
+void EndpointPicker::set_metrics(int32_t endpoint, const EndpointMetrics& metrics) {
+  const std::scoped_lock lock(mutex_);
+  auto next = std::make_shared<Snapshot>(*snapshot_);
+  const auto it = std::ranges::find(next->endpoints, endpoint, &Endpoint::id);
+  if (it == next->endpoints.end()) return;
+  it->metrics = metrics;
+  snapshot_ = std::move(next);
+}
+
+}  // namespace wideep::epp
