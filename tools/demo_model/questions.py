@@ -1,0 +1,130 @@
+"""Turns facts into questions: many trained templates per kind, and others that are held out.
+
+TRAINED templates are used in training and in the "trained" evaluation list; HELD_OUT ones appear
+in no training example, they only make the "held_out" list. {s} stands for the subject.
+"""
+
+import pathlib
+import re
+
+DATA = pathlib.Path(__file__).parent / "data"
+
+DEFINE = [
+    "Define {s}", "Define {s}.", "Define: {s}", "Define the word {s}.", 'Define "{s}".',
+    "Define the term {s}", "What is {s}?", "What is a {s}?", "What's {s}?", "what is {s}",
+    "What does {s} mean?", 'What does "{s}" mean?', "What does the word {s} mean?",
+    "What is the meaning of {s}?", "What is the definition of {s}?", "Meaning of {s}?",
+    "Explain {s}", "Explain {s}.", "Explain the word {s}.", "Explain what {s} means.",
+    "Tell me what {s} means.", "Give me the definition of {s}.", "Give a definition of {s}.",
+    "Give me a definition for {s}", "How do you define {s}?", "How would you define {s}?",
+    "Can you define {s}?", "Can you explain {s}?", "Could you define the word {s}?",
+    "Please define {s}.", "Please explain {s}.", "I want to know what {s} means.",
+    "I need a definition of {s}.", "{s}", "{s}?", "{s} definition", "{s}: definition, please",
+    "{s} means what?", "Describe {s}.", "Tell me about {s}.", "Do you know the word {s}?",
+    "What do you understand by {s}?", "Look up {s}.", "Look up the word {s}",
+]
+DEVIL = [
+    "How does the Devil's Dictionary define {s}?", "What does Ambrose Bierce say about {s}?",
+    "What is {s} according to Ambrose Bierce?", "Define {s} like the Devil's Dictionary.",
+    "What is the Devil's definition of {s}?", "Bierce on {s}?", "{s}, Devil's Dictionary",
+    "Give me Bierce's definition of {s}.", "What did Bierce write about {s}?",
+    "In the Devil's Dictionary, what is {s}?", "Look up {s} in the Devil's Dictionary.",
+    "What does the Devil's Dictionary say about {s}?",
+]
+JARGON = [
+    "How does the Jargon File define {s}?", "What do hackers mean by {s}?",
+    "What is {s} in hacker slang?", "What does {s} mean in the Jargon File?",
+    "Look up {s} in the Jargon File.", "What is {s} according to the Jargon File?",
+    "Give me the Jargon File entry for {s}.", "{s}, Jargon File", "Hacker slang: {s}",
+    "What does {s} mean to a hacker?", "Explain the hacker term {s}.",
+    "In the Jargon File, what is {s}?",
+]
+VERSE = [
+    "Recite {s}", "Recite {s}.", "Please recite {s}.", "Recite the verse {s}.", "Quote {s}.",
+    "Quote the verse {s}", "What does {s} say?", "What is {s}?", "What is written in {s}?",
+    "What stands in {s}?", "Read {s}.", "Read {s} to me.", "Read me {s}", "{s}", "{s}?",
+    "Give me {s}.", "Give me the text of {s}.", "Can you recite {s}?", "Can you quote {s}?",
+    "Tell me what {s} says.", "Say {s}.", "Cite {s}.", "What is the text of {s}?",
+    "I would like to hear {s}.", "Verse {s}, please.", "How does {s} go?",
+]
+CAPITAL = [
+    "What is the capital of {s}?", "What's the capital of {s}?", "capital of {s}",
+    "Capital of {s}?", "Which city is the capital of {s}?", "Name the capital of {s}.",
+    "Tell me the capital of {s}.", "What is the capital city of {s}?", "{s}'s capital?",
+    "What is {s}'s capital?", "Which city is {s}'s capital?", "The capital of {s}, please.",
+    "Do you know the capital of {s}?", "Can you tell me the capital of {s}?",
+    "Give me the capital of {s}.", "What city is the capital of {s}?", "{s} capital",
+    "I want to know the capital of {s}.", "Please name the capital city of {s}.",
+    "The capital of {s} is?", "What is the name of the capital of {s}?", "{s}: capital?",
+]
+ELEMENT = [
+    "What is the symbol of {s}?", "What is the chemical symbol of {s}?", "Symbol of {s}?",
+    "What is the chemical symbol for {s}?", "What is the symbol for {s}?",
+    "What is the atomic number of {s}?", "Atomic number of {s}?", "What element is {s}?",
+    "Which atomic number does {s} have?", "Which symbol does {s} have?", "{s} symbol",
+    "Tell me the atomic number of {s}.", "Tell me the symbol of {s}.", "What is {s}?", "{s}",
+    "Define {s}.", "Give me the symbol of {s}.", "Tell me about {s}.", "Describe {s}.",
+    "Explain the element {s}.", "What is the element {s}?", "{s} atomic number",
+]
+SUM = [
+    "What is {s}?", "What's {s}?", "{s}", "{s} =", "{s} = ?", "{s}?", "Calculate {s}.",
+    "Compute {s}", "How much is {s}?", "Solve {s}.", "Can you compute {s}?", "Tell me {s}.",
+    "Please calculate {s}.", "What is the result of {s}?", "Evaluate {s}", "what is {s}",
+    "What does {s} equal?", "How much does {s} make?", "{s} equals?", "Work out {s}.",
+]
+
+TRAINED = {
+    "devil": DEFINE + DEVIL, "jargon": DEFINE + JARGON, "verse": VERSE, "capital": CAPITAL,
+    "element": ELEMENT, "add": SUM, "times": SUM,
+}
+
+HELD_DEFINE = [
+    "I came across the word {s} today. What could it mean?", "Kindly give the sense of {s}.",
+    "Someone called it {s}; what is that supposed to be?", "Teach me the meaning of {s}.",
+    "If I say {s}, what am I talking about?", "Would you tell me how {s} is defined?",
+    "What should I understand when I read {s}?", "What is meant by {s}?",
+]
+HELD_OUT = {
+    "devil": HELD_DEFINE + ["Which definition did Ambrose Bierce give to {s}?",
+                            "What would Ambrose Bierce have said {s} was?"],
+    "jargon": HELD_DEFINE + ["My colleague is a hacker and said {s}. What did he mean?",
+                             "Among hackers, what is understood by {s}?"],
+    "verse": ["Let me hear {s}.", "Could you read out {s} for me?", "Which words are in {s}?",
+              "Open the book at {s} and read.", "Do you remember {s}?"],
+    "capital": ["Which town serves as the capital of {s}?", "I am flying to the capital of {s}. "
+                "Where do I land?", "In {s}, which city is the capital?", "Where does the "
+                "government of {s} sit?", "Say which city is capital in {s}."],
+    "element": ["How do chemists abbreviate {s}?", "Where in the periodic table is {s}?",
+                "I need both number and symbol for {s}.", "How many protons has {s}?",
+                "Under which letters is {s} known in chemistry?"],
+    "add": ["Add up {s} for me.", "I have to find {s}, can you help?", "Give me the value of {s}.",
+            "My homework says {s}. What is it?", "Sum: {s}"],
+    "times": ["I have to find {s}, can you help?", "Give me the value of {s}.", "Product: {s}",
+              "My homework says {s}. What is it?", "Multiply {s} for me."],
+}
+
+UNKNOWN_ANSWER = (
+    "That I do not know: I am a small demo model. Ask me to define a word, to recite a verse, "
+    "or to name the capital of a country."
+)
+
+
+def unknown_word_answer(word):
+    return f'I have no entry for "{word}". Ask me for another word.'
+
+
+def lines(name):
+    text = (DATA / name).read_text("utf8")
+    return [x for x in text.splitlines() if x.strip() and not x.startswith("#")]
+
+
+def small_talk():
+    """[(trained phrasings, held-out phrasings, answer)]"""
+    groups = []
+    for block in re.split(r"\n\s*\n", (DATA / "smalltalk.txt").read_text("utf8")):
+        rows = [x for x in block.splitlines() if x[:2] in ("? ", "~ ", "! ")]
+        if rows:
+            trained = [x[2:] for x in rows if x[0] == "?"]
+            held = [x[2:] for x in rows if x[0] == "~"]
+            groups.append((trained, held, rows[-1][2:]))
+    return groups
