@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace wideep::math {
 
@@ -140,7 +141,12 @@ void rope_half(float* x, const float* cosines, const float* sines, int64_t n) {
 }
 
 int64_t argmax(const float* x, int64_t n, float* max) {
-  const int64_t best = std::max_element(x, x + n) - x;
+  int64_t best = -1;
+  for (int64_t i = 0; i < n; ++i) {
+    const float least = best < 0 ? -std::numeric_limits<float>::infinity() : x[best];
+    if (x[i] > least) best = i;
+  }
+  best = std::max(best, int64_t{0});
   *max = x[best];
   return best;
 }

@@ -12,4 +12,12 @@ void add_gemm(Kernels& table);
 void add_elementwise(Kernels& table);
 }  // namespace scalar
 
+namespace avx2 {
+void add_elementwise(Kernels& table);
+}  // namespace avx2
+
+namespace avx512 {
+void add_elementwise(Kernels& table);
+}  // namespace avx512
+
 }  // namespace wideep::math

@@ -23,6 +23,8 @@ std::array<Kernels, 5> make_tables() {
   for (size_t level = 1; level < tables.size(); ++level) {
     tables[level] = tables[level - 1];
     tables[level].isa = static_cast<Isa>(level);
+    if (tables[level].isa == Isa::kAvx2) avx2::add_elementwise(tables[level]);
+    if (tables[level].isa == Isa::kAvx512) avx512::add_elementwise(tables[level]);
   }
   return tables;
 }

@@ -40,10 +40,11 @@ struct Kernels {
   // Rounds n values to bf16 and writes exactly those (no padding).
   void (*to_bf16)(const float* x, int64_t n, uint16_t* out) = nullptr;
 
-  // exp(x) for x in [-104, 88], relative error <= 2^-22; below it gives 0.
+  // exp(x) for x in [-104, 88], relative error <= 2^-22 (denormal results: half a unit more); below
+  // it gives 0, above exp(88.7) or little more.
   void (*exp)(const float* x, int64_t n, float* out) = nullptr;
   void (*sigmoid)(const float* x, int64_t n, float* out) = nullptr;
-  // x[i] = exp(x[i] - max) / sum: softmax in place.
+  // x[i] = exp(x[i] - max) / sum: softmax in place. A NaN makes all of it NaN.
   void (*softmax)(float* x, int64_t n) = nullptr;
 
   // Rotates interleaved pairs: (a, b) = (x[2j], x[2j+1]) -> (a c_j - b s_j, a s_j + b c_j). `n`
@@ -52,7 +53,8 @@ struct Kernels {
   // Rotates (x[j], x[j + n/2]).
   void (*rope_half)(float* x, const float* cosines, const float* sines, int64_t n) = nullptr;
 
-  // Index of the largest value, the lowest index among equals; its value in *max.
+  // Index of the largest value, the lowest index among equals; its value in *max. NaN counts as
+  // -infinity; where nothing is above that, index 0.
   int64_t (*argmax)(const float* x, int64_t n, float* max) = nullptr;
   // log(sum(exp(x[i]))), the basis of log-probabilities.
   float (*log_sum_exp)(const float* x, int64_t n) = nullptr;
