@@ -1,0 +1,45 @@
+#include "http/api_keys.h"
+
+#include "base/file.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+namespace wideep::http {
+namespace {
+
+std::string key_file(const std::string& name, const std::string& text, mode_t mode = 0600) {
+  const std::string path = ::testing::TempDir() + "/" + name;
+  EXPECT_TRUE(write_file(path, text));
+  chmod(path.c_str(), mode);
+  return path;
+}
+
+TEST(ApiKeys, WithoutKeysEverybodyMayCall) {
+  EXPECT_EQ(ApiKeys().caller({}), "");
+}
+
+TEST(ApiKeys, NamesTheCallerByEitherHeader) {
+  const std::string file =
+      key_file("keys", "# people\nann secret-a\nbob sha256:" + to_hex(sha256({})) + "\n");
+  const auto keys = ApiKeys::load({"flag"}, file);
+  ASSERT_TRUE(keys) << keys.error().message;
+  EXPECT_EQ(keys->caller({{"Authorization", "Bearer secret-a"}}), "ann");
+  EXPECT_EQ(keys->caller({{"x-api-key", "flag"}}), "key 1");
+  EXPECT_FALSE(keys->caller({{"authorization", "Bearer wrong"}}));
+  EXPECT_FALSE(keys->caller({{"authorization", "Basic secret-a"}}));
+  EXPECT_FALSE(
+      keys->caller({{"authorization", "Bearer "}}));  // bob's digest is that of the empty key
+  EXPECT_FALSE(keys->caller({}));
+}
+
+TEST(ApiKeys, RefusesFilesThatAreOpenEmptyOrMalformed) {
+  EXPECT_FALSE(ApiKeys::load({}, key_file("open", "a b\n", 0644)));
+  EXPECT_FALSE(ApiKeys::load({}, key_file("empty", "# none\n")));
+  EXPECT_FALSE(ApiKeys::load({}, key_file("one-word", "a\n")));
+  EXPECT_FALSE(ApiKeys::load({}, key_file("bad-digest", "a sha256:12\n")));
+  EXPECT_FALSE(ApiKeys::load({""}, ""));
+}
+
+}  // namespace
+}  // namespace wideep::http
