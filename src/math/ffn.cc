@@ -20,19 +20,6 @@ int64_t inner_of(const FfnWeights& weights) {
   return weights.gate_up.n / 2;
 }
 
-// Rows of an item x one panel of `w` -> tile [rows][64].
-void multiply(
-    const Kernels& kernels, const PackedMatrix& w, int64_t panel, const Rows& x, Tile& tile) {
-  kernels.multiply_panel({.format = w.format,
-                          .row_format = x.format,
-                          .kp = padded_k(w.k),
-                          .panel = w.bytes.data() + panel * panel_bytes(w.format, w.k),
-                          .rows = x.pointers.data(),
-                          .num_rows = static_cast<int64_t>(x.pointers.size()),
-                          .out = tile.data(),
-                          .out_stride = kPanelCols});
-}
-
 void write_cols(const Kernels& kernels,
                 RowFormat format,
                 std::span<const float> values,
@@ -73,13 +60,14 @@ Ffn::Ffn(ThreadPool& pool,
       inner_max_(inner_max),
       inner_f32_(static_cast<size_t>(rows_max * row_bytes(RowFormat::kF32, inner_max))),
       inner_storage_(static_cast<size_t>(rows_max * row_bytes(RowFormat::kF32, inner_max))),
-      inner_rows_(static_cast<size_t>(rows_max)) {
+      inner_rows_(static_cast<size_t>(rows_max)),
+      prepared_(static_cast<size_t>(pool.num_threads())) {
   WD_CHECK(out_format == RowFormat::kF32 || out_format == RowFormat::kBf16);
 }
 
-void Ffn::list_items(std::span<const FfnGroup> groups) {
-  gate_up_items_.clear();
-  down_items_.clear();
+int64_t Ffn::list_items(std::span<const FfnGroup> groups) {
+  gate_up_work_.items.clear();
+  down_work_.items.clear();
   first_row_.clear();
   int64_t total = 0;
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -92,10 +80,10 @@ void Ffn::list_items(std::span<const FfnGroup> groups) {
                 .first_row = static_cast<int32_t>(row),
                 .num_rows = static_cast<int32_t>(std::min(kRowBlock, num_rows - row))};
       for (; item.panel < w.gate_up.num_panels(); ++item.panel)
-        gate_up_items_.push_back(item);
+        gate_up_work_.items.push_back(item);
       item.panel = 0;
       for (; item.panel < w.down.num_panels(); ++item.panel)
-        down_items_.push_back(item);
+        down_work_.items.push_back(item);
     }
   }
   WD_CHECK(total <= rows_max_);
@@ -106,40 +94,69 @@ void Ffn::list_items(std::span<const FfnGroup> groups) {
     // The padding behind the columns may hold what a call of another shape left there.
     if (inner_ % 64 != 0) std::memset(row, 0, static_cast<size_t>(bytes));
   }
+  const FfnWeights& weights = *groups.front().weights;
+  gate_up_work_.start(weights.gate_up.num_panels(), pool_.num_threads());
+  down_work_.start(weights.down.num_panels(), pool_.num_threads());
+  return total;
 }
 
-void Ffn::gate_up_item(std::span<const FfnGroup> groups, const Item& item) {
-  const FfnGroup& group = groups[static_cast<size_t>(item.group)];
-  const PackedMatrix& w = group.weights->gate_up;
+void Ffn::WorkList::start(int64_t panels, int num_threads) {
+  // Neighbouring panels of a group share prepared rows; sixteen turns per thread keep the end even.
+  chunk = std::clamp<int64_t>(num_items() / (16 * num_threads), 1, panels);
+  next.store(0, std::memory_order_relaxed);
+}
+
+std::byte* Ffn::inner_f32(int64_t row) {
+  return inner_f32_.data() + row * row_bytes(RowFormat::kF32, inner_);
+}
+
+void Ffn::run_items(int thread, WorkList& work, const Phase& phase) {
   alignas(64) Tile tile;
-  const auto rows =
-      group.in.subspan(static_cast<size_t>(item.first_row), static_cast<size_t>(item.num_rows));
-  multiply(kernels_, w, item.panel, {.format = input_format_, .cols = w.k, .pointers = rows}, tile);
-  const int64_t first_col = item.panel * kHalf;
-  const auto cols = static_cast<size_t>(std::min(kHalf, inner_ - first_col));
-  const int64_t first = first_row_[static_cast<size_t>(item.group)] + item.first_row;
-  for (int64_t r = 0; r < item.num_rows; ++r) {
-    float* gate = tile.data() + r * kPanelCols;
-    kernels_.silu_mul(gate, gate + kHalf, static_cast<int64_t>(cols), gate);
-    const bool later = inner_format_ == RowFormat::kInt8;
-    std::byte* row = later ? inner_f32_.data() + (first + r) * row_bytes(RowFormat::kF32, inner_)
-                           : inner_rows_[static_cast<size_t>(first + r)];
-    write_cols(kernels_, later ? RowFormat::kF32 : inner_format_, {gate, cols}, first_col, row);
+  PreparedRows& prepared = prepared_[static_cast<size_t>(thread)];
+  PanelProduct product;
+  const Item* last = nullptr;
+  const auto num_items = static_cast<int64_t>(work.items.size());
+  while (true) {
+    const int64_t begin = work.next.fetch_add(work.chunk, std::memory_order_relaxed);
+    if (begin >= num_items) return;
+    for (int64_t i = begin; i < std::min(begin + work.chunk, num_items); ++i) {
+      const Item& item = work.items[static_cast<size_t>(i)];
+      const PackedMatrix& w = phase.weights(item);
+      if (last == nullptr || last->group != item.group || last->first_row != item.first_row) {
+        product = product_of(w, phase.rows(item));
+        prepared.prepare(kernels_, product);
+        last = &item;
+      }
+      set_panel(product, w, item.panel);
+      product.out = tile.data();
+      product.out_stride = kPanelCols;
+      kernels_.multiply_panel(product);
+      phase.finish(item, tile.data());
+    }
   }
 }
 
-void Ffn::down_item(std::span<const FfnGroup> groups, const Item& item) {
-  const FfnGroup& group = groups[static_cast<size_t>(item.group)];
-  const PackedMatrix& w = group.weights->down;
-  alignas(64) Tile tile;
+void Ffn::finish_gate_up(const Item& item, float* tile) {
+  const int64_t first_col = item.panel * kHalf;
+  const auto cols = static_cast<size_t>(std::min(kHalf, inner_ - first_col));
   const int64_t first = first_row_[static_cast<size_t>(item.group)] + item.first_row;
-  const std::span<const std::byte* const> rows(inner_rows_.data() + first,
-                                               static_cast<size_t>(item.num_rows));
-  multiply(kernels_, w, item.panel, {.format = inner_format_, .cols = w.k, .pointers = rows}, tile);
-  const int64_t first_col = item.panel * kPanelCols;
-  const auto cols = static_cast<size_t>(std::min(kPanelCols, w.n - first_col));
+  const bool quantised_later = inner_format_ == RowFormat::kInt8;
   for (int64_t r = 0; r < item.num_rows; ++r) {
-    write_cols(kernels_, out_format_, {tile.data() + r * kPanelCols, cols}, first_col,
+    float* gate = tile + r * kPanelCols;
+    kernels_.silu_mul(gate, gate + kHalf, static_cast<int64_t>(cols), gate);
+    std::byte* row =
+        quantised_later ? inner_f32(first + r) : inner_rows_[static_cast<size_t>(first + r)];
+    write_cols(kernels_, quantised_later ? RowFormat::kF32 : inner_format_, {gate, cols}, first_col,
+               row);
+  }
+}
+
+void Ffn::finish_down(std::span<const FfnGroup> groups, const Item& item, const float* tile) {
+  const FfnGroup& group = groups[static_cast<size_t>(item.group)];
+  const int64_t first_col = item.panel * kPanelCols;
+  const auto cols = static_cast<size_t>(std::min(kPanelCols, group.weights->down.n - first_col));
+  for (int64_t r = 0; r < item.num_rows; ++r) {
+    write_cols(kernels_, out_format_, {tile + r * kPanelCols, cols}, first_col,
                group.out[static_cast<size_t>(item.first_row + r)]);
   }
 }
@@ -152,30 +169,45 @@ void Ffn::forward(std::span<const FfnGroup> groups) {
   WD_CHECK(inner_ <= inner_max_);
   input_format_ = input_format(weights.gate_up.format, precision_);
   inner_format_ = input_format(weights.down.format, precision_);
-  list_items(groups);
-  const int64_t total = first_row_.back() + static_cast<int64_t>(groups.back().in.size());
-  std::atomic<size_t> next_gate_up{0};
+  const int64_t num_rows = list_items(groups);
+  const auto group_of = [&](const Item& item) -> const FfnGroup& {
+    return groups[static_cast<size_t>(item.group)];
+  };
+  // Named, because a Phase only borrows them.
+  const auto gate_up_of = [&](const Item& item) -> const PackedMatrix& {
+    return group_of(item).weights->gate_up;
+  };
+  const auto down_of = [&](const Item& item) -> const PackedMatrix& {
+    return group_of(item).weights->down;
+  };
+  const auto inputs_of = [&](const Item& item) {
+    const Rows all{
+        .format = input_format_, .cols = weights.gate_up.k, .pointers = group_of(item).in};
+    return all.slice(item.first_row, item.num_rows);
+  };
+  const auto inner_of_item = [&](const Item& item) {
+    const Rows all{.format = inner_format_, .cols = inner_, .pointers = inner_rows_};
+    return all.slice(first_row_[static_cast<size_t>(item.group)] + item.first_row, item.num_rows);
+  };
+  const auto activate = [&](const Item& item, float* tile) { finish_gate_up(item, tile); };
+  const auto write_out = [&](const Item& item, float* tile) { finish_down(groups, item, tile); };
   std::atomic<int64_t> next_row{0};
-  std::atomic<size_t> next_down{0};
-  pool_.run([&](int) {
-    for (size_t i = next_gate_up++; i < gate_up_items_.size(); i = next_gate_up++)
-      gate_up_item(groups, gate_up_items_[i]);
+  pool_.run([&](int thread) {
+    run_items(thread, gate_up_work_,
+              {.weights = gate_up_of, .rows = inputs_of, .finish = activate});
     pool_.barrier();
     if (inner_format_ == RowFormat::kInt8) {
-      for (int64_t r = next_row++; r < total; r = next_row++) {
-        const std::byte* row = inner_f32_.data() + r * row_bytes(RowFormat::kF32, inner_);
-        kernels_.encode_row(RowFormat::kInt8, reinterpret_cast<const float*>(row), inner_,
+      for (int64_t r = next_row++; r < num_rows; r = next_row++) {
+        kernels_.encode_row(RowFormat::kInt8, reinterpret_cast<const float*>(inner_f32(r)), inner_,
                             inner_rows_[static_cast<size_t>(r)]);
       }
       pool_.barrier();
     }
-    for (size_t i = next_down++; i < down_items_.size(); i = next_down++)
-      down_item(groups, down_items_[i]);
+    run_items(thread, down_work_, {.weights = down_of, .rows = inner_of_item, .finish = write_out});
   });
   weight_bytes_read_ +=
-      static_cast<int64_t>(gate_up_items_.size()) *
-          panel_bytes(weights.gate_up.format, weights.gate_up.k) +
-      static_cast<int64_t>(down_items_.size()) * panel_bytes(weights.down.format, weights.down.k);
+      gate_up_work_.num_items() * panel_bytes(weights.gate_up.format, weights.gate_up.k) +
+      down_work_.num_items() * panel_bytes(weights.down.format, weights.down.k);
 }
 
 void reference_ffn(const FfnWeights& weights,

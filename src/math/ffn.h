@@ -9,9 +9,12 @@
 // another. A row's result depends on the row, its expert and the ISA level alone.
 #pragma once
 
+#include "base/function_ref.h"
 #include "base/thread_pool.h"
 #include "math/gemm.h"
+#include "math/panel_product.h"
 
+#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -32,7 +35,7 @@ struct FfnGroup {
 class Ffn {
  public:
   // `rows_max`: rows of all groups of one call together; `inner_max`: widest inner row. Allocates
-  // here only.
+  // here, and once more per thread when rows are first prepared.
   Ffn(ThreadPool& pool,
       const Kernels& kernels,
       RowFormat out_format,
@@ -55,9 +58,29 @@ class Ffn {
     int32_t num_rows = 0;
   };
 
-  void list_items(std::span<const FfnGroup> groups);
-  void gate_up_item(std::span<const FfnGroup> groups, const Item& item);
-  void down_item(std::span<const FfnGroup> groups, const Item& item);
+  // Items of one phase; threads take `chunk` at a time.
+  struct WorkList {
+    std::vector<Item> items;
+    int64_t chunk = 1;
+    std::atomic<int64_t> next{0};
+
+    int64_t num_items() const { return static_cast<int64_t>(items.size()); }
+
+    void start(int64_t panels, int num_threads);
+  };
+
+  // What differs between the phases; `finish` takes the f32 tile [item.num_rows][64].
+  struct Phase {
+    FunctionRef<const PackedMatrix&(const Item&)> weights;
+    FunctionRef<Rows(const Item&)> rows;
+    FunctionRef<void(const Item&, float*)> finish;
+  };
+
+  int64_t list_items(std::span<const FfnGroup> groups);  // returns the rows of the call
+  void run_items(int thread, WorkList& work, const Phase& phase);
+  void finish_gate_up(const Item& item, float* tile);
+  void finish_down(std::span<const FfnGroup> groups, const Item& item, const float* tile);
+  std::byte* inner_f32(int64_t row);
 
   ThreadPool& pool_;
   const Kernels& kernels_;
@@ -71,9 +94,10 @@ class Ffn {
   AlignedBuffer inner_f32_;  // [rows_max][inner_max], kInt8 only: the row before its scale is known
   AlignedBuffer inner_storage_;  // [rows_max] rows of inner_format_
   std::vector<std::byte*> inner_rows_;
-  std::vector<int64_t> first_row_;  // of each group among all rows of the call
-  std::vector<Item> gate_up_items_;
-  std::vector<Item> down_items_;
+  std::vector<int64_t> first_row_;      // of each group among all rows of the call
+  std::vector<PreparedRows> prepared_;  // of each thread
+  WorkList gate_up_work_;
+  WorkList down_work_;
   int64_t weight_bytes_read_ = 0;
 };
 

@@ -10,8 +10,9 @@
 namespace wideep::math {
 namespace {
 
-constexpr int64_t kTileRows = 64;
-using Tile = std::array<float, kTileRows * kPanelCols>;
+// Rows that one pass over the panels serves: their prepared form stays in L2.
+constexpr int64_t kRowBlock = 64;
+using Tile = std::array<float, kRowBlock * kPanelCols>;
 
 void check_product(const PackedMatrix& w, const Rows& x) {
   WD_CHECK(x.cols == w.k);
@@ -23,22 +24,20 @@ void check_product(const PackedMatrix& w, const Rows& x) {
   WD_CHECK(x.format != RowFormat::kBf16 || w.format != WeightFormat::kF32);
 }
 
-// The last panel of a matrix whose n is no multiple of 64: through a tile, valid columns copied.
-void multiply_partial_panel(const Kernels& kernels,
-                            PanelProduct product,
-                            MatrixView<float> out,
-                            int64_t first_col) {
+// The last panel of a matrix whose n is no multiple of 64 goes through a tile.
+void multiply_into(const Kernels& kernels,
+                   PanelProduct product,
+                   MatrixView<float> out,
+                   int64_t first_col) {
+  const int64_t cols = std::min(kPanelCols, out.cols - first_col);
   alignas(64) Tile tile;
-  const int64_t num_rows = product.num_rows;
-  const auto bytes = static_cast<size_t>(out.cols - first_col) * sizeof(float);
-  for (int64_t begin = 0; begin < num_rows; begin += kTileRows) {
-    product.num_rows = std::min(kTileRows, num_rows - begin);
-    product.out = tile.data();
-    product.out_stride = kPanelCols;
-    kernels.multiply_panel(product);
-    for (int64_t r = 0; r < product.num_rows; ++r)
-      std::memcpy(&out(begin + r, first_col), tile.data() + r * kPanelCols, bytes);
-    product.rows += product.num_rows;
+  product.out = cols == kPanelCols ? &out(0, first_col) : tile.data();
+  product.out_stride = cols == kPanelCols ? out.stride : kPanelCols;
+  kernels.multiply_panel(product);
+  if (cols == kPanelCols) return;
+  for (int64_t r = 0; r < out.rows; ++r) {
+    const float* from = tile.data() + r * kPanelCols;
+    std::copy(from, from + cols, &out(r, first_col));
   }
 }
 
@@ -58,6 +57,26 @@ RowFormat input_format(WeightFormat weights, Precision precision) {
   WD_CHECK(false);
 }
 
+PanelProduct product_of(const PackedMatrix& w, const Rows& x) {
+  return {.format = w.format,
+          .row_format = x.format,
+          .kp = padded_k(w.k),
+          .rows = x.pointers.data(),
+          .num_rows = static_cast<int64_t>(x.pointers.size())};
+}
+
+void set_panel(PanelProduct& product, const PackedMatrix& w, int64_t panel) {
+  product.panel = w.bytes.data() + panel * panel_bytes(w.format, w.k);
+  product.scales = product.panel + panel_value_bytes(w.format, product.kp);
+}
+
+void PreparedRows::prepare(const Kernels& kernels, PanelProduct& product) {
+  const auto bytes = static_cast<size_t>(kernels.prepared_bytes(product));
+  if (bytes > storage_.size()) storage_ = AlignedBuffer(bytes);
+  kernels.prepare_rows(product, storage_.data());
+  product.prepared = storage_.data();
+}
+
 void gemm(const Kernels& kernels,
           const PackedMatrix& w,
           const Rows& x,
@@ -67,22 +86,16 @@ void gemm(const Kernels& kernels,
   const auto num_rows = static_cast<int64_t>(x.pointers.size());
   WD_CHECK(out.rows == num_rows && out.cols == w.n);
   WD_CHECK(panels.begin >= 0 && panels.end <= w.num_panels());
-  if (num_rows == 0) return;
-  PanelProduct product{.format = w.format,
-                       .row_format = x.format,
-                       .kp = padded_k(w.k),
-                       .rows = x.pointers.data(),
-                       .num_rows = num_rows};
-  for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-    product.panel = w.bytes.data() + panel * panel_bytes(w.format, w.k);
-    const int64_t first_col = panel * kPanelCols;
-    if (w.n - first_col < kPanelCols) {
-      multiply_partial_panel(kernels, product, out, first_col);
-      continue;
+  thread_local PreparedRows prepared;  // grows to the widest block once
+  for (int64_t begin = 0; begin < num_rows; begin += kRowBlock) {
+    const int64_t count = std::min(kRowBlock, num_rows - begin);
+    PanelProduct product = product_of(w, x.slice(begin, count));
+    prepared.prepare(kernels, product);
+    const MatrixView<float> block = out.slice(begin, count);
+    for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+      set_panel(product, w, panel);
+      multiply_into(kernels, product, block, panel * kPanelCols);
     }
-    product.out = &out(0, first_col);
-    product.out_stride = out.stride;
-    kernels.multiply_panel(product);
   }
 }
 

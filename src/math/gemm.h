@@ -91,6 +91,13 @@ struct Rows {
   RowFormat format = RowFormat::kF32;
   int64_t cols = 0;
   std::span<const std::byte* const> pointers;
+
+  // Rows [begin, begin + count).
+  Rows slice(int64_t begin, int64_t count) const {
+    return {.format = format,
+            .cols = cols,
+            .pointers = pointers.subspan(static_cast<size_t>(begin), static_cast<size_t>(count))};
+  }
 };
 
 struct PanelRange {
@@ -99,7 +106,7 @@ struct PanelRange {
 };
 
 // out[r][c] for the columns c of `panels` (out has n columns; columns >= n are not written). out
-// row stride is free. Reads each panel once for all rows.
+// row stride is free. Reads each panel once per block of 64 rows.
 void gemm(const Kernels& kernels,
           const PackedMatrix& w,
           const Rows& x,

@@ -34,7 +34,7 @@ float weight(const PanelProduct& p, int64_t k, int64_t c) {
     case WeightFormat::kBf16:
       return bf16_to_f32(load<uint16_t>(p.panel, pair_index));
     default:
-      return fp8_to_f32(load<uint8_t>(p.panel, pair_index));
+      return fp8_to_f32(load<uint8_t>(p.panel, fp8_code_offset(k, c)));
   }
 }
 
@@ -42,7 +42,6 @@ float weight(const PanelProduct& p, int64_t k, int64_t c) {
 Sums multiply_float(const PanelProduct& p, const std::byte* row) {
   const bool scaled = p.format == WeightFormat::kFp8;
   const int64_t block = scaled ? kScaleBlock : p.kp;
-  const std::byte* scales = p.panel + panel_value_bytes(p.format, p.kp);
   Sums total{};
   for (int64_t begin = 0; begin < p.kp; begin += block) {
     Sums sums{};
@@ -53,7 +52,7 @@ Sums multiply_float(const PanelProduct& p, const std::byte* row) {
     }
     if (!scaled) return sums;
     for (int64_t c = 0; c < kPanelCols; ++c) {
-      const float scale = load<float>(scales, begin / block * 2 + c / (kPanelCols / 2));
+      const float scale = load<float>(p.scales, begin / block * 2 + c / (kPanelCols / 2));
       total[static_cast<size_t>(c)] += sums[static_cast<size_t>(c)] * scale;
     }
   }
@@ -61,7 +60,6 @@ Sums multiply_float(const PanelProduct& p, const std::byte* row) {
 }
 
 Sums multiply_int8(const PanelProduct& p, const std::byte* row) {
-  const std::byte* scales = p.panel + panel_value_bytes(p.format, p.kp);
   const auto row_scale = load<float>(row + p.kp, 0);
   Sums out{};
   for (int64_t c = 0; c < kPanelCols; ++c) {
@@ -70,7 +68,7 @@ Sums multiply_int8(const PanelProduct& p, const std::byte* row) {
       const int code = load<uint8_t>(p.panel, (k / 4 * kPanelCols + c) * 4 + k % 4) - 128;
       sum += code * load<int8_t>(row, k);
     }
-    out[static_cast<size_t>(c)] = static_cast<float>(sum) * load<float>(scales, c) * row_scale;
+    out[static_cast<size_t>(c)] = static_cast<float>(sum) * load<float>(p.scales, c) * row_scale;
   }
   return out;
 }
@@ -117,6 +115,12 @@ void multiply_panel(const PanelProduct& p) {
   }
 }
 
+int64_t prepared_bytes(const PanelProduct&) {
+  return 0;
+}
+
+void prepare_rows(const PanelProduct&, std::byte*) {}
+
 void encode_row(RowFormat format, const float* row, int64_t cols, std::byte* out) {
   reference_encode_row(format, {row, static_cast<size_t>(cols)}, out);
 }
@@ -129,6 +133,8 @@ void decode_row(RowFormat format, const std::byte* row, int64_t cols, float* out
 
 void add_gemm(Kernels& table) {
   table.multiply_panel = multiply_panel;
+  table.prepared_bytes = prepared_bytes;
+  table.prepare_rows = prepare_rows;
   table.encode_row = encode_row;
   table.decode_row = decode_row;
 }

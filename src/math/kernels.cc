@@ -8,23 +8,25 @@
 namespace wideep::math {
 namespace {
 
-Kernels scalar_table() {
-  Kernels table;
-  table.isa = Isa::kScalar;
-  scalar::add_gemm(table);
-  scalar::add_elementwise(table);
-  return table;
-}
+using AddKernels = void (*)(Kernels& table);
 
-// The table of every level, each built on the one below it.
-std::array<Kernels, 5> make_tables() {
-  std::array<Kernels, 5> tables;
-  tables[0] = scalar_table();
-  for (size_t level = 1; level < tables.size(); ++level) {
-    tables[level] = tables[level - 1];
+// What each level adds to the one below it.
+constexpr std::array<std::array<AddKernels, 2>, 5> kLevels = {{
+    {scalar::add_gemm, scalar::add_elementwise},
+    {avx2::add_gemm, avx2::add_elementwise},
+    {avx512::add_gemm, avx512::add_elementwise},
+    {avx512bf16::add_gemm, nullptr},
+    {amx::add_gemm, nullptr},
+}};
+
+std::array<Kernels, kLevels.size()> make_tables() {
+  std::array<Kernels, kLevels.size()> tables;
+  for (size_t level = 0; level < tables.size(); ++level) {
+    if (level > 0) tables[level] = tables[level - 1];
     tables[level].isa = static_cast<Isa>(level);
-    if (tables[level].isa == Isa::kAvx2) avx2::add_elementwise(tables[level]);
-    if (tables[level].isa == Isa::kAvx512) avx512::add_elementwise(tables[level]);
+    for (const AddKernels add : kLevels[level]) {
+      if (add != nullptr) add(tables[level]);
+    }
   }
   return tables;
 }
@@ -33,7 +35,7 @@ std::array<Kernels, 5> make_tables() {
 
 const Kernels& kernels(Isa isa) {
   WD_CHECK(is_supported(isa));
-  static const std::array<Kernels, 5> tables = make_tables();
+  static const auto tables = make_tables();
   return tables[static_cast<size_t>(isa)];
 }
 

@@ -22,6 +22,11 @@ struct Kernels {
 
   // Rows x one packed panel of 64 columns: the inner kernel of gemm.h, which is how to call it.
   void (*multiply_panel)(const PanelProduct& product) = nullptr;
+  // Some levels read rows in an order of their own (tiles, f32 from bf16, sums of groups): bytes of
+  // that form of product.rows, 0 if the rows serve as they are; and the function that fills it,
+  // once for all panels that these rows meet.
+  int64_t (*prepared_bytes)(const PanelProduct& product) = nullptr;
+  void (*prepare_rows)(const PanelProduct& product, std::byte* prepared) = nullptr;
 
   // f32 row -> row of `format`, and back. See formats.h for the layout.
   void (*encode_row)(RowFormat format, const float* row, int64_t cols, std::byte* out) = nullptr;

@@ -147,7 +147,11 @@ class PanelPacker {
         std::memcpy(scales_out + (2 * b + half) * 4, scales + b, 4);
       encode_fp8(column, c, scales);
     }
-    interleave(codes_.data(), 2, out);
+    for (int64_t c = 0; c < kPanelCols; ++c) {
+      for (int64_t k = 0; k < kp_; ++k)
+        out[fp8_code_offset(k, c)] =
+            static_cast<std::byte>(codes_[static_cast<size_t>(c * kp_ + k)]);
+    }
   }
 
   void encode_fp8(const Column& column, int64_t c, const float* scales) {
@@ -344,7 +348,7 @@ float unpack_value(const PackedMatrix& w, int64_t row, int64_t col) {
     case WeightFormat::kBf16:
       return bf16_to_f32(load<uint16_t>(panel, index(2)));
     case WeightFormat::kFp8:
-      return fp8_to_f32(load<uint8_t>(panel, index(2))) *
+      return fp8_to_f32(load<uint8_t>(panel, fp8_code_offset(col, c))) *
              load<float>(scales, col / kScaleBlock * 2 + c / (kPanelCols / 2));
     case WeightFormat::kInt8:
       return static_cast<float>(load<uint8_t>(panel, index(4)) - 128) * load<float>(scales, c);

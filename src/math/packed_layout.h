@@ -3,8 +3,12 @@
 //
 //   kF32   f32  [kp][64]
 //   kBf16  bf16 [kp/2][64][2]
-//   kFp8   u8   [kp/2][64][2] e4m3 codes, then f32 [ceil(kp/128)][2]: the scale of columns 0-31 and
-//          of columns 32-63 (gate and up in a gate_up panel, else equal), padded to 64 bytes
+//   kFp8   u8   [kp/2][2 x 64 bytes] e4m3 codes: a line holds 32 columns and two inputs in the
+//   order
+//          that byte unpacks leave sorted: [4 i][2 h][4 j][2 inputs] is column 16h + 4i + j
+//          (fp8_code_offset). Behind the codes f32 [ceil(kp/128)][2]: the scale
+//          of columns 0-31 and of columns 32-63 (gate and up in a gate_up panel, else equal),
+//          padded to 64 bytes
 //   kInt8  u8   [kp/4][64][4] code + 128 (so that a weight is the unsigned operand of VNNI and the
 //          correction, -128 x the row's code sum, is one number per row), then f32 [64] scales
 //   kInt4  per group of 32 inputs: u8 [4][64][4], then bf16 [64] scales. Byte [j][c][i] holds
@@ -28,6 +32,13 @@ constexpr int64_t round_up(int64_t value, int64_t unit) {
 
 constexpr int64_t padded_k(int64_t k) {
   return round_up(k, 64);
+}
+
+// Of the code of input k, column c, in a panel.
+constexpr int64_t fp8_code_offset(int64_t k, int64_t c) {
+  const int64_t lane = c % 16 / 4;
+  const int64_t half = c % 32 / 16;
+  return k / 2 * 128 + c / 32 * 64 + lane * 16 + half * 8 + c % 4 * 2 + k % 2;
 }
 
 constexpr int64_t fp8_scale_bytes(int64_t kp) {

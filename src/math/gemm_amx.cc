@@ -1,0 +1,252 @@
+// AMX tiles: rows kBf16 x kBf16 and kFp8 weights (tdpbf16ps), rows kInt8 x kInt8 (tdpbsud). Up to
+// 16 rows and the panel's 64 columns are four tiles of sums; a tile of weights is 16 lines of a
+// panel (stride 256), a tile of rows is prepared so that it is contiguous.
+//
+// tdpbf16ps sums the 16 even and the 16 odd inputs of a step of 32 apart and then adds both to the
+// sum, which is not the order of vdpbf16ps; so at this level bf16 rows use tiles however few they
+// are. The int8 sums are exact: few rows take the vector kernel.
+#include "math/fp8_vbmi-inl.h"
+#include "math/kernel_tables.h"
+#include "math/vec_avx512-inl.h"
+
+// The generic kernels on those vectors.
+#include "math/gemm_table-inl.h"
+
+namespace wideep::math {
+namespace {
+
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileBytes = 64;  // of a tile's row
+constexpr int64_t kLineBytes = 256;
+constexpr int64_t kStepBytes = 16 * kLineBytes;  // weights of one step, 64 columns
+constexpr int64_t kBlockSteps = 8;               // 32 KiB of weights stay in L1
+constexpr int64_t kInt8VectorRows = 4;           // up to here vectors are as fast
+
+// Rows are cut into blocks of one height, the least that covers them in ceil(n / 16) blocks; the
+// last one may hang over.
+struct RowBlocks {
+  int64_t count;
+  int64_t height;
+};
+
+inline RowBlocks row_blocks(int64_t num_rows) {
+  const int64_t count = (num_rows + kTileRows - 1) / kTileRows;
+  return {.count = count, .height = count == 0 ? 0 : (num_rows + count - 1) / count};
+}
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+// Tiles 0-3: sums, 4: rows, 5-7: weights.
+inline void configure(int64_t height) {
+  TileConfig config;
+  for (int tile = 0; tile < 8; ++tile) {
+    config.row_bytes[tile] = kTileBytes;
+    config.rows[tile] = static_cast<uint8_t>(tile < 5 ? height : kTileRows);
+  }
+  _tile_loadconfig(&config);
+}
+
+inline void zero_sums() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+
+inline void load_sums(const float* from, int64_t stride) {
+  const auto bytes = static_cast<size_t>(stride * 4);
+  _tile_loadd(0, from, bytes);
+  _tile_loadd(1, from + 16, bytes);
+  _tile_loadd(2, from + 32, bytes);
+  _tile_loadd(3, from + 48, bytes);
+}
+
+inline void store_sums(float* to, int64_t stride) {
+  const auto bytes = static_cast<size_t>(stride * 4);
+  _tile_stored(0, to, bytes);
+  _tile_stored(1, to + 16, bytes);
+  _tile_stored(2, to + 32, bytes);
+  _tile_stored(3, to + 48, bytes);
+}
+
+// `steps` steps of 64 bytes of each row (32 bf16 or 64 int8).
+inline void bf16_steps(const std::byte* rows, int64_t height, const std::byte* w, int64_t steps) {
+  for (int64_t s = 0; s < steps; ++s) {
+    _tile_loadd(4, rows + s * height * kTileBytes, kTileBytes);
+    _tile_loadd(5, w + s * kStepBytes, kLineBytes);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_loadd(6, w + s * kStepBytes + 64, kLineBytes);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_loadd(7, w + s * kStepBytes + 128, kLineBytes);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_loadd(5, w + s * kStepBytes + 192, kLineBytes);
+    _tile_dpbf16ps(3, 4, 5);
+  }
+}
+
+inline void int8_steps(const std::byte* rows, int64_t height, const std::byte* w, int64_t steps) {
+  for (int64_t s = 0; s < steps; ++s) {
+    _tile_loadd(4, rows + s * height * kTileBytes, kTileBytes);
+    _tile_loadd(5, w + s * kStepBytes, kLineBytes);
+    _tile_dpbsud(0, 4, 5);
+    _tile_loadd(6, w + s * kStepBytes + 64, kLineBytes);
+    _tile_dpbsud(1, 4, 6);
+    _tile_loadd(7, w + s * kStepBytes + 128, kLineBytes);
+    _tile_dpbsud(2, 4, 7);
+    _tile_loadd(5, w + s * kStepBytes + 192, kLineBytes);
+    _tile_dpbsud(3, 4, 5);
+  }
+}
+
+using Steps = void (*)(const std::byte*, int64_t, const std::byte*, int64_t);
+
+// Sums of all inputs into p.out, f32 or the bits of i32. Blocks of steps in the outer loop: their
+// weights stay in L1 while all blocks of rows pass.
+template <Steps kSteps>
+inline void tile_sums(const PanelProduct& p, int64_t row_bytes) {
+  const RowBlocks blocks = row_blocks(p.num_rows);
+  alignas(64) float overhang[kTileRows * kPanelCols];
+  const int64_t steps = row_bytes / kTileBytes;
+  const int64_t block_steps = blocks.count == 1 ? steps : kBlockSteps;
+  for (int64_t begin = 0; begin < steps; begin += block_steps) {
+    const int64_t count = least(block_steps, steps - begin);
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      const int64_t first = b * blocks.height;
+      const bool hangs_over = first + blocks.height > p.num_rows;
+      float* out = hangs_over ? overhang : p.out + first * p.out_stride;
+      const int64_t stride = hangs_over ? kPanelCols : p.out_stride;
+      if (begin == 0) {
+        zero_sums();
+      } else {
+        load_sums(out, stride);
+      }
+      const std::byte* rows = p.prepared + first * row_bytes + begin * blocks.height * kTileBytes;
+      kSteps(rows, blocks.height, p.panel + begin * kStepBytes, count);
+      store_sums(out, stride);
+    }
+  }
+  const int64_t last = (blocks.count - 1) * blocks.height;
+  if (last + blocks.height == p.num_rows) return;
+  for (int64_t r = last; r < p.num_rows; ++r) {
+    for (int64_t c = 0; c < kPanelCols; c += 16)
+      Vec::store(p.out + r * p.out_stride + c, Vec::load(overhang + (r - last) * kPanelCols + c));
+  }
+}
+
+void multiply_bf16(const PanelProduct& p) {
+  configure(row_blocks(p.num_rows).height);
+  tile_sums<bf16_steps>(p, p.kp * 2);
+  _tile_release();
+}
+
+void multiply_int8_tiles(const PanelProduct& p) {
+  configure(row_blocks(p.num_rows).height);
+  tile_sums<int8_steps>(p, p.kp);
+  _tile_release();
+  const auto* scales = reinterpret_cast<const float*>(p.scales);
+  for (int64_t r = 0; r < p.num_rows; ++r) {
+    float* out = p.out + r * p.out_stride;
+    const __m512i excess = IntVec::broadcast(-128 * row_sum(p, r));
+    for (int64_t c = 0; c < kPanelCols; c += 16) {
+      const __m512i sums = _mm512_add_epi32(IntVec::load(out + c), excess);
+      IntVec::store_scaled(out + c, sums, scales + c, row_scale(p, r));
+    }
+  }
+}
+
+// out = fma(sums, block scale, out) of rows [first, first + count).
+inline void add_scaled(
+    const PanelProduct& p, const float* sums, int64_t first, int64_t count, int64_t input) {
+  const float* scales = reinterpret_cast<const float*>(p.scales) + input / kScaleBlock * 2;
+  for (int64_t r = 0; r < count; ++r) {
+    float* out = p.out + (first + r) * p.out_stride;
+    for (int64_t c = 0; c < kPanelCols; c += 16) {
+      const __m512 scale = Vec::broadcast(scales + c / 32);
+      const __m512 sum = Vec::load(sums + r * kPanelCols + c);
+      Vec::store(out + c,
+                 input == 0 ? Vec::mul(sum, scale) : Vec::fma(sum, scale, Vec::load(out + c)));
+    }
+  }
+}
+
+void multiply_fp8(const PanelProduct& p) {
+  const RowBlocks blocks = row_blocks(p.num_rows);
+  alignas(64) std::byte expanded[kScaleBlock * kPanelCols * 2];
+  alignas(64) float sums[kTileRows * kPanelCols];
+  configure(blocks.height);
+  for (int64_t begin = 0; begin < p.kp; begin += kScaleBlock) {
+    const int64_t inputs = least(kScaleBlock, p.kp - begin);
+    expand_fp8_to_bf16(p.panel + begin * kPanelCols, inputs, expanded);
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      const int64_t first = b * blocks.height;
+      zero_sums();
+      bf16_steps(p.prepared + first * p.kp * 2 + begin * 2 * blocks.height, blocks.height, expanded,
+                 inputs / 32);
+      store_sums(sums, kPanelCols);
+      add_scaled(p, sums, first, least(blocks.height, p.num_rows - first), begin);
+    }
+  }
+  _tile_release();
+}
+
+bool takes_tiles(const PanelProduct& p) {
+  if (p.row_format == RowFormat::kBf16) return true;
+  return p.format == WeightFormat::kInt8 && p.num_rows > kInt8VectorRows;
+}
+
+void multiply_panel_amx(const PanelProduct& p) {
+  if (p.num_rows == 0) return;
+  if (!takes_tiles(p)) return multiply_panel(p);
+  switch (p.format) {
+    case WeightFormat::kBf16:
+      return multiply_bf16(p);
+    case WeightFormat::kFp8:
+      return multiply_fp8(p);
+    default:
+      return multiply_int8_tiles(p);
+  }
+}
+
+int64_t tile_row_bytes(const PanelProduct& p) {
+  return p.row_format == RowFormat::kBf16 ? p.kp * 2 : p.kp;
+}
+
+int64_t prepared_bytes_amx(const PanelProduct& p) {
+  if (!takes_tiles(p)) return prepared_bytes(p);
+  const RowBlocks blocks = row_blocks(p.num_rows);
+  return blocks.count * blocks.height * tile_row_bytes(p);
+}
+
+// [blocks][steps][height][64 bytes]; the overhang repeats the last row, its sums are dropped.
+void prepare_rows_amx(const PanelProduct& p, std::byte* prepared) {
+  if (!takes_tiles(p)) return prepare_rows(p, prepared);
+  const RowBlocks blocks = row_blocks(p.num_rows);
+  const int64_t steps = tile_row_bytes(p) / kTileBytes;
+  for (int64_t r = 0; r < blocks.count * blocks.height; ++r) {
+    const std::byte* from = p.rows[least(r, p.num_rows - 1)];
+    std::byte* to =
+        prepared + (r / blocks.height * steps * blocks.height + r % blocks.height) * kTileBytes;
+    for (int64_t s = 0; s < steps; ++s)
+      _mm512_store_si512(to + s * blocks.height * kTileBytes,
+                         _mm512_loadu_si512(from + s * kTileBytes));
+  }
+}
+
+}  // namespace
+
+namespace amx {
+
+void add_gemm(Kernels& table) {
+  table.multiply_panel = multiply_panel_amx;
+  table.prepared_bytes = prepared_bytes_amx;
+  table.prepare_rows = prepare_rows_amx;
+}
+
+}  // namespace amx
+}  // namespace wideep::math

@@ -1,0 +1,192 @@
+// Integer products: rows kInt8 x weights kInt8, kInt4. Included by the AVX2 and AVX-512 levels,
+// which define before it:
+//
+//   struct IntVec { using I = vector of i32; kLanes; kRowsMax; zero, load, store, broadcast,
+//                   dot(sums, weights u8, Quad) adds the products of four u8 with four i8 of a row
+//                   quad(row bytes) -> Quad; to_f32(I), nibbles, …}
+//
+// The i32 sums are exact, so that every level and AMX agree on them; then come, in this order,
+// int8: f32(sum) * column scale * row scale; int4: fma(f32(group sum), group scale, total) over
+// ascending groups, then * row scale. Weight codes are unsigned (code + 128, code + 8): the excess,
+// 128 or 8 x the sum of the row's codes, is where the sums start.
+#pragma once
+
+#include "math/packed_layout.h"
+#include "math/panel_product.h"
+#include "math/rows-inl.h"
+
+namespace wideep::math {
+namespace {
+
+constexpr int kIntVecs = 64 / IntVec::kLanes;
+
+inline float row_scale(const PanelProduct& p, int64_t r) {
+  return *reinterpret_cast<const float*>(p.rows[r] + p.kp);
+}
+
+inline int32_t row_sum(const PanelProduct& p, int64_t r) {
+  return *reinterpret_cast<const int32_t*>(p.rows[r] + p.kp + 4);
+}
+
+// kRows rows x kCount vectors over inputs [begin, end); sums of a block wait in `out` as i32.
+template <int kRows, int kCount>
+inline void int8_block(const PanelProduct& p, int64_t row, int first, int64_t begin, int64_t end) {
+  IntVec::I sums[kRows][kCount];
+  const std::byte* x[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    x[r] = p.rows[row + r];
+    const float* out = p.out + (row + r) * p.out_stride;
+#pragma unroll
+    for (int v = 0; v < kCount; ++v) {
+      sums[r][v] = begin == 0 ? IntVec::broadcast(-128 * row_sum(p, row + r))
+                              : IntVec::load(out + (first + v) * IntVec::kLanes);
+    }
+  }
+  const std::byte* w = p.panel + first * IntVec::kLanes * 4;
+  for (int64_t k = begin; k < end; k += 4) {
+    IntVec::Weights weights[kCount];
+#pragma unroll
+    for (int v = 0; v < kCount; ++v)
+      weights[v] = IntVec::load_weights(w + k * kPanelCols + v * IntVec::kLanes * 4);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const IntVec::Quad quad = IntVec::quad(x[r] + k);
+#pragma unroll
+      for (int v = 0; v < kCount; ++v)
+        sums[r][v] = IntVec::dot(sums[r][v], weights[v], quad);
+    }
+  }
+  const auto* scales = reinterpret_cast<const float*>(p.scales) + first * IntVec::kLanes;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    float* out = p.out + (row + r) * p.out_stride + first * IntVec::kLanes;
+#pragma unroll
+    for (int v = 0; v < kCount; ++v) {
+      if (end < p.kp) {
+        IntVec::store(out + v * IntVec::kLanes, sums[r][v]);
+      } else {
+        IntVec::store_scaled(out + v * IntVec::kLanes, sums[r][v], scales + v * IntVec::kLanes,
+                             row_scale(p, row + r));
+      }
+    }
+  }
+}
+
+template <int kRows>
+constexpr int int_vectors() {
+  int count = kIntVecs;
+  while (count > 1 && kRows * count + count * IntVec::kWeightRegisters + 3 > IntVec::kRegisters)
+    count /= 2;
+  return count;
+}
+
+inline void multiply_int8(const PanelProduct& p) {
+  constexpr int64_t kInL1 = 512;  // 32 KiB of weights
+  const int64_t step = p.num_rows <= IntVec::kRowsMax ? p.kp : kInL1;
+  for (int64_t begin = 0; begin < p.kp; begin += step) {
+    const int64_t end = least(begin + step, p.kp);
+    for_row_groups<IntVec::kRowsMax>(p.num_rows, [&]<int kRows>(int64_t row) {
+      constexpr int kCount = int_vectors<kRows>();
+      for (int first = 0; first < kIntVecs; first += kCount)
+        int8_block<kRows, kCount>(p, row, first, begin, end);
+    });
+  }
+}
+
+// Sums of the codes of each group of 32, in front of all panels: i32 [rows][kp/32].
+inline void prepare_int4(const PanelProduct& p, std::byte* prepared) {
+  auto* sums = reinterpret_cast<int32_t*>(prepared);
+  for (int64_t r = 0; r < p.num_rows; ++r) {
+    const auto* codes = reinterpret_cast<const int8_t*>(p.rows[r]);
+    for (int64_t k = 0; k < p.kp; k += kInt4Group) {
+      int32_t sum = 0;
+      for (int64_t i = 0; i < kInt4Group; ++i)
+        sum += codes[k + i];
+      *sums++ = sum;
+    }
+  }
+}
+
+// One group of 32 inputs: kRows rows x one vector of columns, added to `totals`.
+template <int kRows>
+inline void int4_group(const std::byte* const* x,
+                       const int32_t* const* group_sums,
+                       const std::byte* codes,
+                       IntVec::F scale,
+                       IntVec::F (&totals)[kRows]) {
+  IntVec::I sums[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r)
+    sums[r] = IntVec::broadcast(-8 * *group_sums[r]);
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    IntVec::Weights low;
+    IntVec::Weights high;
+    IntVec::load_nibbles(codes + j * kPanelCols * 4, low, high);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      sums[r] = IntVec::dot(sums[r], low, IntVec::quad(x[r] + 8 * j));
+      sums[r] = IntVec::dot(sums[r], high, IntVec::quad(x[r] + 8 * j + 4));
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r)
+    totals[r] = IntVec::fma(IntVec::to_f32(sums[r]), scale, totals[r]);
+}
+
+template <int kRows, int kCount>
+inline void int4_block(const PanelProduct& p, int64_t row, int first, int64_t begin, int64_t end) {
+  IntVec::F totals[kCount][kRows];
+  float* out = p.out + row * p.out_stride + first * IntVec::kLanes;
+#pragma unroll
+  for (int v = 0; v < kCount; ++v) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      totals[v][r] = begin == 0 ? IntVec::zero_f32()
+                                : IntVec::load_f32(out + r * p.out_stride + v * IntVec::kLanes);
+    }
+  }
+  for (int64_t k = begin; k < end; k += kInt4Group) {
+    const std::byte* group = p.panel + k / kInt4Group * kInt4GroupBytes;
+    const std::byte* x[kRows];
+    const int32_t* group_sums[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      x[r] = p.rows[row + r] + k;
+      group_sums[r] = reinterpret_cast<const int32_t*>(p.prepared) +
+                      (row + r) * (p.kp / kInt4Group) + k / kInt4Group;
+    }
+#pragma unroll
+    for (int v = 0; v < kCount; ++v) {
+      const int column = (first + v) * IntVec::kLanes;
+      int4_group<kRows>(x, group_sums, group + column * 4,
+                        IntVec::load_bf16(group + kInt4GroupCodes + column * 2), totals[v]);
+    }
+  }
+#pragma unroll
+  for (int v = 0; v < kCount; ++v) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      IntVec::F total = totals[v][r];
+      if (end == p.kp) total = IntVec::mul(total, row_scale(p, row + r));
+      IntVec::store_f32(out + r * p.out_stride + v * IntVec::kLanes, total);
+    }
+  }
+}
+
+inline void multiply_int4(const PanelProduct& p) {
+  constexpr int64_t kInL1 = 32 * kInt4Group;  // 36 KiB of weights
+  const int64_t step = p.num_rows <= IntVec::kInt4RowsMax ? p.kp : kInL1;
+  for (int64_t begin = 0; begin < p.kp; begin += step) {
+    const int64_t end = least(begin + step, p.kp);
+    for_row_groups<IntVec::kInt4RowsMax>(p.num_rows, [&]<int kRows>(int64_t row) {
+      constexpr int kCount = kIntVecs < IntVec::kInt4Vectors ? kIntVecs : IntVec::kInt4Vectors;
+      for (int first = 0; first < kIntVecs; first += kCount)
+        int4_block<kRows, kCount>(p, row, first, begin, end);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace wideep::math

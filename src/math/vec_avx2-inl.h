@@ -1,0 +1,175 @@
+// Vectors of AVX2 + FMA + F16C for the generic kernels (gemm_fma-inl.h, gemm_int-inl.h).
+#pragma once
+
+#include "math/packed_layout.h"
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace wideep::math {
+namespace {
+
+struct Vec {
+  using F = __m256;
+  static constexpr int kLanes = 8;
+  static constexpr int kRegisters = 16;
+  static constexpr int kRowsMax = 4;
+
+  static F zero() { return _mm256_setzero_ps(); }
+
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+
+  static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
+
+  static F broadcast(const float* p) { return _mm256_broadcast_ss(p); }
+
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+};
+
+inline __m256i load_bytes(const std::byte* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+struct F32Weights {
+  static constexpr int64_t kValueBytes = 4;
+
+  static void load(const std::byte* line, int c, __m256 (&even)[2], __m256 (&odd)[2]) {
+    const auto* w = reinterpret_cast<const float*>(line) + c * 16;
+    for (int h = 0; h < 2; ++h) {
+      even[h] = Vec::load(w + 8 * h);
+      odd[h] = Vec::load(w + kPanelCols + 8 * h);
+    }
+  }
+
+  static void arrange(__m256&, __m256&) {}
+
+  static constexpr int64_t column(int v) { return v * 8; }
+};
+
+struct Bf16Weights {
+  static constexpr int64_t kValueBytes = 2;
+
+  static void load(const std::byte* line, int c, __m256 (&even)[2], __m256 (&odd)[2]) {
+    for (int h = 0; h < 2; ++h) {
+      const __m256i pairs = load_bytes(line + c * 64 + h * 32);
+      even[h] = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+      odd[h] = _mm256_castsi256_ps(
+          _mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xFFFF0000U))));
+    }
+  }
+
+  static void arrange(__m256&, __m256&) {}
+
+  static constexpr int64_t column(int v) { return v * 8; }
+};
+
+struct Fp8Weights {
+  static constexpr int64_t kValueBytes = 1;
+
+  // e4m3 codes in the high bytes of 16 words -> f32: as f16, 2^8 times too small, then exact.
+  static void widen(__m256i high, __m256 (&out)[2]) {
+    const __m256i magnitude = _mm256_and_si256(high, _mm256_set1_epi16(0x7F00));
+    const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7F00));
+    const __m256i sign = _mm256_andnot_si256(_mm256_set1_epi16(0x7FFF), high);
+    __m256i half = _mm256_or_si256(_mm256_srli_epi16(magnitude, 1), sign);
+    half = _mm256_or_si256(half, _mm256_and_si256(nan, _mm256_set1_epi16(0x7E00)));
+    const __m256 factor = _mm256_set1_ps(256.0F);
+    out[0] = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), factor);
+    out[1] = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)), factor);
+  }
+
+  static void load(const std::byte* line, int c, __m256 (&even)[2], __m256 (&odd)[2]) {
+    const __m256i codes = load_bytes(line + c * 32);
+    widen(_mm256_slli_epi16(codes, 8), even);
+    widen(codes, odd);
+  }
+
+  // x: columns 0-3 and 16-19 of what was loaded, y: 4-7 and 20-23.
+  static void arrange(__m256& x, __m256& y) {
+    const __m256 low = _mm256_permute2f128_ps(x, y, 0x20);
+    y = _mm256_permute2f128_ps(x, y, 0x31);
+    x = low;
+  }
+
+  // Vector pairs come as 0-7 | 16-23, 8-15 | 24-31, and the same behind 32.
+  static constexpr int64_t column(int v) { return v / 4 * 32 + v % 2 * 16 + v % 4 / 2 * 8; }
+};
+
+struct IntVec {
+  using I = __m256i;
+  using F = __m256;
+  static constexpr int kLanes = 8;
+  static constexpr int kRegisters = 16;
+  static constexpr int kRowsMax = 4;
+  static constexpr int kWeightRegisters = 2;
+  static constexpr int kInt4RowsMax = 2;
+  static constexpr int kInt4Vectors = 2;
+
+  // Codes of inputs 0, 2 and of inputs 1, 3 as words.
+  struct Weights {
+    __m256i even;
+    __m256i odd;
+  };
+
+  using Quad = Weights;
+
+  static I broadcast(int32_t value) { return _mm256_set1_epi32(value); }
+
+  static I load(const float* p) { return _mm256_castps_si256(Vec::load(p)); }
+
+  static void store(float* p, I v) { Vec::store(p, _mm256_castsi256_ps(v)); }
+
+  static Weights split(__m256i codes) {
+    return {.even = _mm256_and_si256(codes, _mm256_set1_epi16(0xFF)),
+            .odd = _mm256_srli_epi16(codes, 8)};
+  }
+
+  static Weights load_weights(const std::byte* p) { return split(load_bytes(p)); }
+
+  static void load_nibbles(const std::byte* p, Weights& low, Weights& high) {
+    const __m256i mask = _mm256_set1_epi8(0xF);
+    const __m256i codes = load_bytes(p);
+    low = split(_mm256_and_si256(codes, mask));
+    high = split(_mm256_and_si256(_mm256_srli_epi16(codes, 4), mask));
+  }
+
+  static Quad quad(const std::byte* x) {
+    const __m256i codes = _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(x));
+    return {.even = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8),
+            .odd = _mm256_srai_epi16(codes, 8)};
+  }
+
+  static I dot(I sums, const Weights& w, const Quad& x) {
+    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(w.even, x.even));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(w.odd, x.odd));
+  }
+
+  static void store_scaled(float* out, I sums, const float* scales, float row_scale) {
+    const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), Vec::load(scales));
+    Vec::store(out, _mm256_mul_ps(scaled, _mm256_set1_ps(row_scale)));
+  }
+
+  static F to_f32(I v) { return _mm256_cvtepi32_ps(v); }
+
+  static F zero_f32() { return _mm256_setzero_ps(); }
+
+  static F load_f32(const float* p) { return Vec::load(p); }
+
+  static void store_f32(float* p, F v) { Vec::store(p, v); }
+
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+
+  static F mul(F a, float b) { return _mm256_mul_ps(a, _mm256_set1_ps(b)); }
+
+  static F load_bf16(const std::byte* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+};
+
+}  // namespace
+}  // namespace wideep::math

@@ -1,0 +1,154 @@
+// Vectors of AVX-512 + VNNI for the generic kernels (gemm_fma-inl.h, gemm_int-inl.h).
+#pragma once
+
+#include "math/packed_layout.h"
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace wideep::math {
+namespace {
+
+struct Vec {
+  using F = __m512;
+  static constexpr int kLanes = 16;
+  static constexpr int kRegisters = 32;
+  static constexpr int kRowsMax = 6;
+
+  static F zero() { return _mm512_setzero_ps(); }
+
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+
+  static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+
+  static F broadcast(const float* p) { return _mm512_set1_ps(*p); }
+
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+};
+
+struct F32Weights {
+  static constexpr int64_t kValueBytes = 4;
+
+  static void load(const std::byte* line, int c, __m512 (&even)[2], __m512 (&odd)[2]) {
+    const auto* w = reinterpret_cast<const float*>(line) + c * 32;
+    for (int h = 0; h < 2; ++h) {
+      even[h] = Vec::load(w + 16 * h);
+      odd[h] = Vec::load(w + kPanelCols + 16 * h);
+    }
+  }
+
+  static void arrange(__m512&, __m512&) {}
+
+  static constexpr int64_t column(int v) { return v * 16; }
+};
+
+struct Bf16Weights {
+  static constexpr int64_t kValueBytes = 2;
+
+  static void load(const std::byte* line, int c, __m512 (&even)[2], __m512 (&odd)[2]) {
+    for (int h = 0; h < 2; ++h) {
+      const __m512i pairs = _mm512_loadu_si512(line + c * 128 + h * 64);
+      even[h] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+      odd[h] = _mm512_castsi512_ps(
+          _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000U))));
+    }
+  }
+
+  static void arrange(__m512&, __m512&) {}
+
+  static constexpr int64_t column(int v) { return v * 16; }
+};
+
+struct Fp8Weights {
+  static constexpr int64_t kValueBytes = 1;
+
+  // e4m3 codes in the high bytes of 32 words -> f32: as f16, 2^8 times too small, then exact.
+  static void widen(__m512i high, __m512 (&out)[2]) {
+    const __m512i magnitude = _mm512_and_si512(high, _mm512_set1_epi16(0x7F00));
+    const __mmask32 nan = _mm512_cmpeq_epi16_mask(magnitude, _mm512_set1_epi16(0x7F00));
+    const __m512i sign = _mm512_andnot_si512(_mm512_set1_epi16(0x7FFF), high);
+    __m512i half = _mm512_or_si512(_mm512_srli_epi16(magnitude, 1), sign);
+    half = _mm512_mask_mov_epi16(half, nan, _mm512_set1_epi16(0x7E00));
+    const __m512 factor = _mm512_set1_ps(256.0F);
+    out[0] = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(half)), factor);
+    out[1] = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1)), factor);
+  }
+
+  static void load(const std::byte* line, int c, __m512 (&even)[2], __m512 (&odd)[2]) {
+    const __m512i codes = _mm512_loadu_si512(line + c * 64);
+    widen(_mm512_slli_epi16(codes, 8), even);
+    widen(codes, odd);
+  }
+
+  // x: quarters of four columns 0, 4, 1, 5 of what was loaded, y: 2, 6, 3, 7.
+  static void arrange(__m512& x, __m512& y) {
+    const __m512 low = _mm512_shuffle_f32x4(x, y, 0b10001000);
+    y = _mm512_shuffle_f32x4(x, y, 0b11011101);
+    x = low;
+  }
+
+  static constexpr int64_t column(int v) { return v * 16; }
+};
+
+struct IntVec {
+  using I = __m512i;
+  using F = __m512;
+  using Weights = __m512i;
+  using Quad = __m512i;
+  static constexpr int kLanes = 16;
+  static constexpr int kRegisters = 32;
+  static constexpr int kRowsMax = 6;
+  static constexpr int kWeightRegisters = 1;
+  static constexpr int kInt4RowsMax = 4;
+  static constexpr int kInt4Vectors = 4;
+
+  static I broadcast(int32_t value) { return _mm512_set1_epi32(value); }
+
+  static I load(const float* p) { return _mm512_loadu_si512(p); }
+
+  static void store(float* p, I v) { _mm512_storeu_si512(p, v); }
+
+  static Weights load_weights(const std::byte* p) { return _mm512_loadu_si512(p); }
+
+  static void load_nibbles(const std::byte* p, Weights& low, Weights& high) {
+    const __m512i mask = _mm512_set1_epi8(0xF);
+    const __m512i codes = _mm512_loadu_si512(p);
+    low = _mm512_and_si512(codes, mask);
+    high = _mm512_and_si512(_mm512_srli_epi16(codes, 4), mask);
+  }
+
+  static Quad quad(const std::byte* x) {
+    return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x));
+  }
+
+  static I dot(I sums, Weights w, Quad x) { return _mm512_dpbusd_epi32(sums, w, x); }
+
+  static void store_scaled(float* out, I sums, const float* scales, float row_scale) {
+    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), Vec::load(scales));
+    Vec::store(out, _mm512_mul_ps(scaled, _mm512_set1_ps(row_scale)));
+  }
+
+  static F to_f32(I v) { return _mm512_cvtepi32_ps(v); }
+
+  static F zero_f32() { return _mm512_setzero_ps(); }
+
+  static F load_f32(const float* p) { return Vec::load(p); }
+
+  static void store_f32(float* p, F v) { Vec::store(p, v); }
+
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+
+  static F mul(F a, float b) { return _mm512_mul_ps(a, _mm512_set1_ps(b)); }
+
+  static F load_bf16(const std::byte* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+};
+
+}  // namespace
+}  // namespace wideep::math
