@@ -30,7 +30,7 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
+#include <vector>
 
 namespace wideep::tokenizer {
 class Tokenizer;
@@ -46,6 +46,8 @@ struct EngineOptions {
   int64_t kv_cache_bytes = 0;            // 0: chosen from free memory
   int64_t num_kv_blocks = 0;             // overrides kv_cache_bytes
   bool enable_prefix_caching = true;
+  // End of sequence besides what config.json and the tokenizer say: of generation_config.json.
+  std::vector<TokenId> end_tokens;
   int64_t max_num_queued_reqs = 1024;  // beyond: kExhausted
   int64_t max_num_queued_tokens = 1 << 22;
   Duration queue_timeout{};  // waiting longer ends a request with a retryable error; 0: never

@@ -11,7 +11,6 @@ Sequence::Sequence(SequenceId id, Request request, int64_t context_max, const ap
     : id_(id), request_(std::move(request)), tokens_(request_.prompt_tokens), root_(root) {
   WD_CHECK(!request_.prompt_tokens.empty());
   WD_CHECK(num_prompt() < context_max);
-  tokens_.insert(tokens_.end(), request_.generated_prefix.begin(), request_.generated_prefix.end());
   const int64_t max_tokens = std::min(request_.stop.max_tokens, context_max - num_prompt());
   num_tokens_max_ = num_prompt() + max_tokens;
 }

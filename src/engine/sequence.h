@@ -30,6 +30,7 @@ enum class SequenceState : uint8_t {
 class Sequence {
  public:
   // `context_max`: tokens a sequence may have in all. The names of its blocks start from `root`.
+  // The generated prefix is appended by Generation.
   Sequence(SequenceId id, Request request, int64_t context_max, const api::BlockHash& root);
 
   SequenceId id() const { return id_; }

@@ -35,10 +35,11 @@ LocalAllToAll::LocalAllToAll(ThreadPool& pool,
 }
 
 Result<StepProgram> LocalAllToAll::begin_step(const StepWish& wish) {
+  // Nobody to agree with: the wish is the program.
   return StepProgram{.mode = Mode::kLowLatency,
                      .tokens_max = options_.tokens_max,
                      .draft_depth = wish.draft_depth,
-                     .anyone_has_work = true};
+                     .anyone_has_work = wish.has_work};
 }
 
 Status LocalAllToAll::start_dispatch(LayerId /*layer*/,

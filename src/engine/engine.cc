@@ -1,0 +1,79 @@
+#include "engine/engine.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "engine/engine_impl.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace wideep::engine {
+namespace {
+
+constexpr int64_t kBlockTokensStep = 16;  // what the attention kernels are cut for
+constexpr int64_t kBlockTokensMax = 512;
+
+Status check_options(const model::ModelConfig& config, const EngineOptions& options) {
+  if (options.block_size < kBlockTokensStep || options.block_size > kBlockTokensMax ||
+      options.block_size % kBlockTokensStep != 0)
+    return invalid_argument("block size {}: allowed are multiples of {} up to {}",
+                            options.block_size, kBlockTokensStep, kBlockTokensMax);
+  if (options.max_num_seqs < 1) return invalid_argument("max_num_seqs is {}", options.max_num_seqs);
+  if (options.max_num_batched_tokens < options.max_num_seqs)
+    return invalid_argument("max_num_batched_tokens ({}) is less than max_num_seqs ({})",
+                            options.max_num_batched_tokens, options.max_num_seqs);
+  if (options.max_num_queued_reqs < 1 || options.max_num_queued_tokens < 1)
+    return invalid_argument("the queue has no room: {} requests, {} tokens",
+                            options.max_num_queued_reqs, options.max_num_queued_tokens);
+  if (options.max_model_len < 0 || options.max_model_len == 1 ||
+      options.max_model_len > config.max_positions)
+    return invalid_argument("max_model_len is {}, the model has {} positions",
+                            options.max_model_len, config.max_positions);
+  return {};
+}
+
+int64_t blocks_for(int64_t num_tokens, const EngineOptions& options) {
+  return (num_tokens + options.block_size - 1) / options.block_size;
+}
+
+// As many blocks as asked for; else what fits into the bytes; else into half of the free memory,
+// but no more than all sequences could fill.
+int64_t choose_num_blocks(const kv::KvLayout& layout, const EngineOptions& options) {
+  if (options.num_kv_blocks > 0) return options.num_kv_blocks;
+  const int64_t block_bytes = std::max<int64_t>(1, layout.token_bytes() * options.block_size);
+  if (options.kv_cache_bytes > 0) return options.kv_cache_bytes / block_bytes;
+  const auto in_memory = static_cast<int64_t>(available_memory_bytes()) / 2 / block_bytes;
+  return std::min(in_memory, options.max_num_seqs * blocks_for(options.max_model_len, options));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::create(model::Model& model,
+                                               const tokenizer::Tokenizer* tokenizer,
+                                               const Clock& clock,
+                                               EngineOptions options) {
+  const model::ModelConfig& config = model.config();
+  WD_TRY(check_options(config, options));
+  const bool is_length_given = options.max_model_len > 0;
+  if (!is_length_given) options.max_model_len = config.max_positions;
+
+  kv::KvLayout layout = model.kv_layout(options.block_size);
+  options.num_kv_blocks = choose_num_blocks(layout, options);
+  options.kv_cache_bytes = options.num_kv_blocks * layout.token_bytes() * options.block_size;
+  if (blocks_for(options.max_model_len, options) > options.num_kv_blocks) {
+    const int64_t capacity = options.num_kv_blocks * options.block_size;
+    if (is_length_given || capacity < 2)
+      return invalid_argument(
+          "a context of {} tokens does not fit into a KV cache of {} ({} blocks)",
+          options.max_model_len, capacity, options.num_kv_blocks);
+    log_warning("the context is {} tokens instead of {}: that is what the KV cache holds", capacity,
+                options.max_model_len);
+    options.max_model_len = capacity;
+  }
+  WD_ASSIGN_OR_RETURN(std::unique_ptr<kv::BlockPool> pool,
+                      kv::BlockPool::create(std::move(layout), options.num_kv_blocks));
+  pool->prefault();
+  return std::make_unique<EngineImpl>(model, tokenizer, clock, options, std::move(pool));
+}
+
+}  // namespace wideep::engine

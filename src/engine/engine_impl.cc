@@ -1,0 +1,271 @@
+#include "engine/engine_impl.h"
+
+#include "base/check.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace wideep::engine {
+
+EngineImpl::EngineImpl(model::Model& model,
+                       const tokenizer::Tokenizer* tokenizer,
+                       const Clock& clock,
+                       const EngineOptions& options,
+                       std::unique_ptr<kv::BlockPool> pool)
+    : model_(model),
+      tokenizer_(tokenizer),
+      clock_(clock),
+      options_(options),
+      cache_(std::move(pool),
+             options.enable_prefix_caching ? kv::PrefixCaching::kOn : kv::PrefixCaching::kOff),
+      scheduler_(cache_,
+                 {.max_num_seqs = options.max_num_seqs,
+                  .max_num_batched_tokens = options.max_num_batched_tokens}),
+      sampler_(math::kernels(model.numeric().isa), model.config().vocab_size),
+      inbox_({.requests_max = options.max_num_queued_reqs,
+              .tokens_max = options.max_num_queued_tokens}) {
+  const auto add_end_token = [&](TokenId token) {
+    if (index(token) >= 0 && index(token) < model.config().vocab_size) end_tokens_.push_back(token);
+  };
+  std::ranges::for_each(model.config().eos_tokens, add_end_token);
+  std::ranges::for_each(options.end_tokens, add_end_token);
+  if (tokenizer != nullptr && tokenizer->eos_id()) add_end_token(*tokenizer->eos_id());
+  update_stats();
+}
+
+Result<SequenceId> EngineImpl::submit(Request request, EventSink sink) {
+  WD_TRY(check(request));
+  const auto id = SequenceId{next_id_.fetch_add(1, std::memory_order_relaxed)};
+  const api::BlockHash root =
+      api::block_hash_root(model_.fingerprint(), model_.numeric().describe(), request.cache_salt);
+  auto sequence = std::make_unique<Sequence>(id, std::move(request), options_.max_model_len, root);
+  WD_ASSIGN_OR_RETURN(
+      std::unique_ptr<Generation> generation,
+      Generation::create(std::move(sequence), tokenizer_, end_tokens_, std::move(sink)));
+  // Names its blocks here, so that the engine thread does not have to.
+  generation->sequence().block_names(options_.block_size);
+  generation->timing.queued = clock_.now();
+  WD_TRY(inbox_.submit(std::move(generation)));
+  return id;
+}
+
+Status EngineImpl::check(const Request& request) const {
+  const int64_t vocab_size = model_.config().vocab_size;
+  const auto num_prompt = static_cast<int64_t>(request.prompt_tokens.size());
+  const StopParams& stop = request.stop;
+  if (num_prompt == 0) return invalid_argument("the prompt has no tokens");
+  if (num_prompt >= options_.max_model_len)
+    return invalid_argument("the prompt has {} tokens, the context holds {} with at least one new",
+                            num_prompt, options_.max_model_len);
+  if (stop.max_tokens < 1) return invalid_argument("max_tokens is {}", stop.max_tokens);
+  if (stop.min_tokens < 0 || stop.min_tokens > stop.max_tokens)
+    return invalid_argument("min_tokens is {}, allowed is 0 to max_tokens ({})", stop.min_tokens,
+                            stop.max_tokens);
+  for (const auto* tokens : {&request.prompt_tokens, &request.generated_prefix, &stop.stop_tokens})
+    for (const TokenId token : *tokens)
+      if (index(token) < 0 || index(token) >= vocab_size)
+        return invalid_argument("token {} is not in the vocabulary of {}", index(token),
+                                vocab_size);
+  return check_sampling(request.sampling, vocab_size);
+}
+
+void EngineImpl::cancel(SequenceId sequence) {
+  inbox_.cancel(sequence);
+}
+
+void EngineImpl::drain() {
+  inbox_.close();
+}
+
+Status EngineImpl::step(ep::AllToAll& all_to_all) {
+  const TimePoint begin = clock_.now();
+  const Status status = run_step(all_to_all);
+  {
+    const std::scoped_lock lock(stats_mutex_);
+    ++(status ? stats_.num_steps : stats_.num_failed_steps);
+    stats_.last_step_start = begin;
+    stats_.last_step_end = clock_.now();
+  }
+  update_stats();
+  return status;
+}
+
+Status EngineImpl::run_step(ep::AllToAll& all_to_all) {
+  drain_inbox();
+  WD_ASSIGN_OR_RETURN(const ep::StepProgram program, all_to_all.begin_step(scheduler_.wish()));
+  is_active_ = program.anyone_has_work || !scheduler_.empty();
+  if (!program.anyone_has_work) return {};
+
+  const StepPlan plan = scheduler_.next(program.tokens_max);
+  build_batch(plan);
+  WD_ASSIGN_OR_RETURN(const MatrixView<const float> logits, model_.forward(batch_, all_to_all));
+  scheduler_.commit(plan);
+  sample_and_report(plan, logits);
+  return {};
+}
+
+void EngineImpl::drain_inbox() {
+  is_active_ = true;  // until the step knows better: work on its way is work
+  Inbox::Mail mail = inbox_.drain();
+  for (std::unique_ptr<Generation>& generation : mail.submitted)
+    start(std::move(generation));
+  for (const SequenceId id : mail.cancelled) {
+    const auto it = generations_.find(id);
+    if (it == generations_.end()) continue;
+    it->second->end(FinishReason::kAbort);
+    close(*it->second);
+  }
+  end_overdue();
+}
+
+void EngineImpl::start(std::unique_ptr<Generation> generation) {
+  const SequenceId id = generation->sequence().id();
+  Generation& started = *generations_.emplace(id, std::move(generation)).first->second;
+  scheduler_.add(started.take_sequence());
+  if (!started.ended()) return;
+  started.end(*started.ended());  // its prefix was all there is
+  close(started);
+}
+
+void EngineImpl::build_batch(const StepPlan& plan) {
+  batch_.tokens.clear();
+  batch_.logit_rows.clear();
+  batch_.sequences.resize(plan.sequences.size());  // keeps the memory of the last step
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    const auto& [sequence, count] = plan.sequences[i];
+    model::SequenceRows& rows = batch_.sequences[i];
+    rows.first_row = batch_.num_rows();
+    rows.count = count;
+    rows.position = sequence->num_computed;
+    const auto tokens = sequence->tokens().subspan(rows.position, count);
+    batch_.tokens.insert(batch_.tokens.end(), tokens.begin(), tokens.end());
+    if (plan.sequences[i].samples()) batch_.logit_rows.push_back(batch_.num_rows() - 1);
+
+    const int64_t num_blocks = cache_.blocks_for(rows.position + count);
+    rows.block_data.resize(cache_.pool().layout().groups.size());
+    for (size_t group = 0; group < rows.block_data.size(); ++group) {
+      rows.block_data[group].clear();
+      for (int64_t block = 0; block < num_blocks; ++block)
+        rows.block_data[group].push_back(
+            cache_.pool().memory(group, sequence->blocks[block]).data());
+    }
+  }
+  note_scheduled(plan);
+}
+
+void EngineImpl::note_scheduled(const StepPlan& plan) {
+  const TimePoint now = clock_.now();
+  for (const ScheduledRows& rows : plan.sequences) {
+    Generation& generation = *generations_.at(rows.sequence->id());
+    if (generation.timing.scheduled == TimePoint{}) generation.timing.scheduled = now;
+    leave_queue(generation);
+  }
+  const std::scoped_lock lock(stats_mutex_);
+  stats_.last_step_tokens = plan.num_rows;
+  stats_.last_step_prefill_tokens = plan.num_prefill_rows;
+}
+
+// Every sequence whose last token has just been computed gets the next one.
+void EngineImpl::sample_and_report(const StepPlan& plan, MatrixView<const float> logits) {
+  const TimePoint now = clock_.now();
+  int64_t row = 0;
+  int64_t num_generated = 0;
+  int64_t num_prompt = 0;  // of requests that got their first token
+  for (const ScheduledRows& rows : plan.sequences) {
+    if (rows.sequence->num_pending() > 0) continue;  // its prompt goes on
+    Generation& generation = *generations_.at(rows.sequence->id());
+    auto token = sampler_.sample(logits.row(row++), generation.next());
+    bool has_ended = true;
+    if (token) {
+      ++num_generated;
+      if (generation.timing.first_token == TimePoint{})
+        num_prompt += generation.sequence().num_prompt();
+      has_ended = generation.accept(*std::move(token), now);
+    } else {
+      generation.fail(token.error(), /*retryable=*/false);
+    }
+    if (has_ended) close(generation);
+  }
+  WD_CHECK(row == logits.rows);
+  const std::scoped_lock lock(stats_mutex_);
+  stats_.generated_tokens += num_generated;
+  stats_.prompt_tokens += num_prompt;
+}
+
+// Its blocks are free, its place in the queue too.
+void EngineImpl::close(Generation& generation) {
+  Sequence& sequence = generation.sequence();
+  const SequenceId id = sequence.id();
+  leave_queue(generation);
+  inbox_.forget(id);
+  scheduler_.remove(sequence);
+  generations_.erase(id);
+}
+
+void EngineImpl::leave_queue(Generation& generation) {
+  if (!std::exchange(generation.is_queued, false)) return;
+  inbox_.leave_queue(generation.sequence().num_tokens());
+}
+
+void EngineImpl::end_overdue() {
+  if (options_.queue_timeout <= Duration::zero()) return;
+  const TimePoint oldest = clock_.now() - options_.queue_timeout;
+  std::vector<Generation*> overdue;
+  for (const auto& [id, generation] : generations_)
+    if (generation->is_queued && generation->timing.queued < oldest)
+      overdue.push_back(generation.get());
+  for (Generation* generation : overdue) {
+    generation->fail({ErrorCode::kUnavailable, "waited too long for a place in the engine"},
+                     /*retryable=*/true);
+    close(*generation);
+  }
+}
+
+void EngineImpl::fail_all(const Error& reason) {
+  drain_inbox();
+  for (Sequence* sequence : scheduler_.all()) {
+    Generation& generation = *generations_.at(sequence->id());
+    generation.fail(reason, /*retryable=*/true);
+    close(generation);
+  }
+  is_active_ = false;
+  update_stats();
+}
+
+bool EngineImpl::has_work() const {
+  return is_active_ || inbox_.has_mail();
+}
+
+void EngineImpl::wait_for_work(Duration timeout) {
+  if (!is_active_) inbox_.wait(timeout);
+}
+
+void EngineImpl::wake() {
+  inbox_.wake();
+}
+
+void EngineImpl::update_stats() {
+  const std::scoped_lock lock(stats_mutex_);
+  stats_.num_running = scheduler_.num_running();
+  stats_.num_kv_blocks = cache_.num_blocks();
+  stats_.num_kv_blocks_free = cache_.num_available();
+  stats_.kv_cache_usage =
+      1.0 - static_cast<double>(cache_.num_available()) / static_cast<double>(cache_.num_blocks());
+  stats_.num_preemptions = scheduler_.stats().num_preemptions;
+  stats_.prefix_cache_queries = scheduler_.stats().prefix_cache_queries;
+  stats_.prefix_cache_hits = scheduler_.stats().prefix_cache_hits;
+  stats_.num_waiting = scheduler_.num_waiting();
+}
+
+EngineStats EngineImpl::stats() const {
+  EngineStats stats;
+  {
+    const std::scoped_lock lock(stats_mutex_);
+    stats = stats_;
+  }
+  stats.num_queued_tokens = inbox_.num_queued_tokens();
+  stats.num_waiting += inbox_.num_submitted();
+  return stats;
+}
+
+}  // namespace wideep::engine

@@ -1,0 +1,75 @@
+// The engine behind engine.h. Reading order: step(), then the six functions that it calls.
+#pragma once
+
+#include "engine/engine.h"
+#include "engine/generation.h"
+#include "engine/inbox.h"
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "kv/kv_cache.h"
+#include "model/batch.h"
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+namespace wideep::engine {
+
+class EngineImpl : public Engine {
+ public:
+  // `options` are resolved; `cache` has the layout of the model.
+  EngineImpl(model::Model& model,
+             const tokenizer::Tokenizer* tokenizer,
+             const Clock& clock,
+             const EngineOptions& options,
+             std::unique_ptr<kv::BlockPool> pool);
+
+  Result<SequenceId> submit(Request request, EventSink sink) override;
+  void cancel(SequenceId sequence) override;
+  void drain() override;
+  Status step(ep::AllToAll& all_to_all) override;
+  bool has_work() const override;
+  void wait_for_work(Duration timeout) override;
+  void wake() override;
+  void fail_all(const Error& reason) override;
+  EngineStats stats() const override;
+
+  const EngineOptions& options() const override { return options_; }
+
+ private:
+  Status check(const Request& request) const;
+  Status run_step(ep::AllToAll& all_to_all);
+  void drain_inbox();
+  void build_batch(const StepPlan& plan);
+  void sample_and_report(const StepPlan& plan, MatrixView<const float> logits);
+
+  void start(std::unique_ptr<Generation> generation);
+  void note_scheduled(const StepPlan& plan);
+  void leave_queue(Generation& generation);
+  void end_overdue();
+  void close(Generation& generation);
+  void update_stats();
+
+  model::Model& model_;
+  const tokenizer::Tokenizer* tokenizer_;
+  const Clock& clock_;
+  const EngineOptions options_;
+  std::vector<TokenId> end_tokens_;
+
+  kv::KvCache cache_;
+  Scheduler scheduler_;
+  Sampler sampler_;
+  std::unordered_map<SequenceId, std::unique_ptr<Generation>> generations_;  // all that live
+  model::Batch batch_;
+
+  Inbox inbox_;
+  std::atomic<int64_t> next_id_{1};
+  std::atomic<bool> is_active_{false};  // something to do besides the inbox
+
+  mutable std::mutex stats_mutex_;
+  EngineStats stats_;
+};
+
+}  // namespace wideep::engine

@@ -1,0 +1,70 @@
+// The door between any thread and the engine thread: requests, cancellations and wake-ups wait here
+// for the next step. Bounded: it counts the requests that nobody has begun to compute, those that
+// the scheduler holds included, and refuses more than the limits in one atomic decision.
+#pragma once
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "engine/generation.h"
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_set>
+#include <vector>
+
+namespace wideep::engine {
+
+struct InboxLimits {
+  int64_t requests_max = 1024;
+  int64_t tokens_max = 1 << 22;
+};
+
+class Inbox {
+ public:
+  explicit Inbox(InboxLimits limits) : limits_(limits) {}
+
+  // kExhausted at a limit, kUnavailable after close().
+  Status submit(std::unique_ptr<Generation> generation);
+  // Nothing happens if the request is unknown or has ended.
+  void cancel(SequenceId id);
+  void wake();
+  void close();
+
+  struct Mail {
+    std::vector<std::unique_ptr<Generation>> submitted;
+    std::vector<SequenceId> cancelled;
+  };
+
+  // Everything that is there; clears a wake-up.
+  Mail drain();
+  // A request is computed for the first time, or has ended before that: its place is free.
+  void leave_queue(int64_t num_tokens);
+  // A request has ended: it can no longer be cancelled.
+  void forget(SequenceId id);
+
+  bool has_mail() const;
+  // Until has_mail() or the timeout.
+  void wait(Duration timeout);
+
+  int64_t num_submitted() const;      // not drained yet
+  int64_t num_queued_tokens() const;  // not begun yet
+
+ private:
+  bool has_mail_locked() const {
+    return !mail_.submitted.empty() || !mail_.cancelled.empty() || woken_;
+  }
+
+  const InboxLimits limits_;
+  mutable std::mutex mutex_;
+  std::condition_variable arrived_;
+  Mail mail_;
+  std::unordered_set<SequenceId> live_;  // submitted, not ended, not cancelled
+  int64_t num_queued_ = 0;
+  int64_t num_queued_tokens_ = 0;
+  bool woken_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace wideep::engine
