@@ -184,7 +184,7 @@ TEST_P(AttentionOf, OneTokenGivesItsOwnValue) {
         const float value = sequence.value(0, index);
         const float expected =
             shape.format == CacheFormat::kF32 ? value : bf16_to_f32(f32_to_bf16(value));
-        EXPECT_EQ(queries.out(0, head * shape.value_width + i), expected);
+        EXPECT_FLOAT_EQ(queries.out(0, head * shape.value_width + i), expected);
       }
     }
   }

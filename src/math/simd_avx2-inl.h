@@ -53,6 +53,8 @@ struct Simd {
       p[i] = values[i];
   }
 
+  static Float round_to_bf16(Float v) { return widen(narrow(v)); }
+
   static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
 
   static Float sub(Float a, Float b) { return _mm256_sub_ps(a, b); }
@@ -81,6 +83,12 @@ struct Simd {
     const __m256i whole = _mm256_cvtps_epi32(n);
     const __m256i half = _mm256_srai_epi32(whole, 1);
     return mul(mul(a, power(half)), power(_mm256_sub_epi32(whole, half)));
+  }
+
+  // 2^n * a for a in [1/2, 2] and n = magic - 1.5 * 2^23 an integer in [-126, 0].
+  static Float shift_exponent(Float a, Float magic) {
+    const Int n = _mm256_slli_epi32(_mm256_castps_si256(magic), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), n));
   }
 
   static Mask less(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }

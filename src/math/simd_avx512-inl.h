@@ -48,6 +48,8 @@ struct Simd {
     _mm256_mask_storeu_epi16(p, first(n), narrow(v));
   }
 
+  static Float round_to_bf16(Float v) { return widen(narrow(v)); }
+
   static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
 
   static Float sub(Float a, Float b) { return _mm512_sub_ps(a, b); }
@@ -72,6 +74,12 @@ struct Simd {
 
   // a * 2^n for an integer n in [-150, 128]; rounds once.
   static Float scale(Float a, Float n) { return _mm512_scalef_ps(a, n); }
+
+  // 2^n * a for a in [1/2, 2] and n = magic - 1.5 * 2^23 an integer in [-126, 0].
+  static Float shift_exponent(Float a, Float magic) {
+    const Int n = _mm512_slli_epi32(_mm512_castps_si512(magic), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), n));
+  }
 
   static Mask less(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 

@@ -1,0 +1,149 @@
+// What all levels of attention share: softmax down the lanes of a row tile, merging, finishing.
+// `S` is the Simd of a level; the sixteen rows of a tile are 16 / S::kLanes vectors.
+#pragma once
+
+#include "math/attention_kernels.h"
+#include "math/polynomials.h"
+
+#include <cstdint>
+#include <limits>
+
+namespace wideep::math {
+namespace {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+template <typename S>
+struct AttentionSoftmax {
+  using Float = typename S::Float;
+  using Int = typename S::Int;
+  static constexpr int64_t kLanes = S::kLanes;
+
+  // 2^y for y <= 0 (a rounding above is fine); at least 2^-126: no denormal is ever multiplied.
+  static Float exp2_of(Float y) {
+    const Float magic = S::set(0x1.8p+23F);
+    const Float clamped = S::max(S::set(-126.0F), y);  // NaN stays
+    const Float shifted = S::add(clamped, magic);      // rounds to an integer
+    const Float f = S::sub(clamped, S::sub(shifted, magic));
+    Float p = S::set(kExp2Polynomial[4]);
+    for (int i = 3; i >= 0; --i)
+      p = S::fma(p, f, S::set(kExp2Polynomial[static_cast<size_t>(i)]));
+    return S::shift_exponent(S::fma(p, f, S::set(1.0F)), shifted);
+  }
+
+  // The positions that all rows see, and those that any row sees: rows are in the order of their
+  // queries.
+  static int64_t seen_by_all(const RowTile& tile) { return tile.visible[0]; }
+
+  static int64_t seen_by_any(const RowTile& tile) { return tile.visible[tile.num_rows - 1]; }
+
+  // Turns scores [position][16] of one tile into weights, and sets the tile's max and sum. Calls
+  // put(position, vector, weights) for every position below seen_by_any, in ascending order for
+  // each vector of rows. The sum of position t is in accumulator t % 4.
+  template <typename Put>
+  static void softmax(float scale, const float* scores, RowTile& tile, Put put) {
+    const int64_t all = seen_by_all(tile);
+    const int64_t any = seen_by_any(tile);
+    const Float factor = S::set(scale * kLog2E);
+    for (int64_t v = 0; v * kLanes < kRowTile; ++v) {
+      const float* s = scores + v * kLanes;
+      const Int visible = S::load_int(tile.visible.data() + v * kLanes);
+      const Float max = S::mul(max_of(s, all, any, visible), factor);
+      const Float shift = S::sub(S::zero(), max);
+      Float sums[4] = {S::zero(), S::zero(), S::zero(), S::zero()};
+      int64_t t = 0;
+      for (; t + 4 <= all; t += 4) {
+        for (int i = 0; i < 4; ++i) {
+          const Float p = exp2_of(S::fma(S::load(s + (t + i) * kRowTile), factor, shift));
+          sums[i] = S::add(sums[i], p);
+          put(t + i, v, p);
+        }
+      }
+      for (; t < any; ++t) {
+        const auto seen = S::less(S::set_int(static_cast<int32_t>(t)), visible);
+        const Float p = exp2_of(S::fma(S::load(s + t * kRowTile), factor, shift));
+        const Float weight = S::select(seen, p, S::zero());
+        sums[t % 4] = S::add(sums[t % 4], weight);
+        put(t, v, weight);
+      }
+      S::store(tile.max + v * kLanes, max);
+      S::store(tile.sum + v * kLanes, S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
+    }
+  }
+
+  static Float max_of(const float* s, int64_t all, int64_t any, Int visible) {
+    const Float lowest = S::set(kMinusInfinity);
+    Float max[4] = {lowest, lowest, lowest, lowest};
+    int64_t t = 0;
+    for (; t + 4 <= all; t += 4) {
+      for (int i = 0; i < 4; ++i)
+        max[i] = S::max(S::load(s + (t + i) * kRowTile), max[i]);
+    }
+    for (; t < any; ++t) {
+      const auto seen = S::less(S::set_int(static_cast<int32_t>(t)), visible);
+      max[0] = S::max(S::select(seen, S::load(s + t * kRowTile), lowest), max[0]);
+    }
+    return S::max(S::max(max[0], max[1]), S::max(max[2], max[3]));
+  }
+
+  static void merge(const RowTile& from, int64_t value_width, RowTile& into) {
+    alignas(64) float keep[kRowTile];
+    alignas(64) float add[kRowTile];
+    alignas(64) float max[kRowTile];
+    for (int64_t v = 0; v < kRowTile; v += kLanes) {
+      const Float a = S::load(into.max + v);
+      const Float b = S::load(from.max + v);
+      const Float m = S::max(a, b);
+      S::store(max + v, m);
+      S::store(keep + v, exp2_of(S::sub(a, m)));
+      S::store(add + v, exp2_of(S::sub(b, m)));
+    }
+    for (int64_t r = 0; r < from.num_rows; ++r) {
+      if (from.max[r] == kMinusInfinity && from.sum[r] == 0) continue;
+      into.max[r] = max[r];
+      into.sum[r] = into.sum[r] * keep[r] + from.sum[r] * add[r];
+      const Float k = S::set(keep[r]);
+      const Float a = S::set(add[r]);
+      float* out = into.out[r];
+      const float* partial = from.out[r];
+      for_values(value_width, [&](int64_t i, int64_t n) {
+        const Float kept = S::mul(load(out + i, n), k);
+        store(out + i, S::fma(load(partial + i, n), a, kept), n);
+      });
+    }
+  }
+
+  // out / sum. + 0 makes a negative zero positive, whatever zeros were added to it.
+  static void finish(int64_t value_width, RowTile& tile) {
+    for (int64_t r = 0; r < tile.num_rows; ++r) {
+      const Float inverse = S::set(1.0F / tile.sum[r]);
+      float* out = tile.out[r];
+      for_values(value_width, [&](int64_t i, int64_t n) {
+        store(out + i, S::fma(load(out + i, n), inverse, S::zero()), n);
+      });
+    }
+  }
+
+  template <typename Step>
+  static void for_values(int64_t n, Step step) {
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+      step(i, kLanes);
+    if (i < n) step(i, n - i);
+  }
+
+  static Float load(const float* p, int64_t lanes) {
+    return lanes == kLanes ? S::load(p) : S::load_first(p, lanes);
+  }
+
+  static void store(float* p, Float v, int64_t lanes) {
+    if (lanes == kLanes) {
+      S::store(p, v);
+    } else {
+      S::store_first(p, v, lanes);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace wideep::math
