@@ -106,12 +106,18 @@ void EndpointPicker::set_endpoints(std::vector<EndpointSpec> specs) {
     index->keep_only(alive);
 }
 
-void EndpointPicker::set_metrics(int32_t endpoint, const EndpointMetrics& metrics) {
+void EndpointPicker::set_metrics(std::span<const std::pair<int32_t, EndpointMetrics>> updates) {
+  if (updates.empty()) return;
+  std::unordered_map<int32_t, const EndpointMetrics*> by_id;
+  for (const auto& [id, metrics] : updates)
+    by_id[id] = &metrics;
   const std::scoped_lock lock(mutex_);
   auto next = std::make_shared<Snapshot>(*snapshot_);
-  const auto it = std::ranges::find(next->endpoints, endpoint, &Endpoint::id);
-  if (it == next->endpoints.end()) return;
-  it->metrics = metrics;
+  for (Endpoint& endpoint : next->endpoints) {
+    if (const auto update = by_id.find(endpoint.id); update != by_id.end()) {
+      endpoint.metrics = *update->second;
+    }
+  }
   snapshot_ = std::move(next);
 }
 

@@ -44,7 +44,8 @@ class EndpointPicker {
 
   // The set of endpoints is now this; metrics and counters of those that stay are kept.
   void set_endpoints(std::vector<EndpointSpec> specs);
-  void set_metrics(int32_t endpoint, const EndpointMetrics& metrics);
+  // What was scraped since the last call, as one new snapshot; endpoints that are gone are skipped.
+  void set_metrics(std::span<const std::pair<int32_t, EndpointMetrics>> updates);
   std::shared_ptr<const Snapshot> snapshot() const;
 
   // Mean over the endpoints of max(queue / threshold, kv / threshold); endpoints with stale metrics

@@ -27,9 +27,17 @@ plugins:
   parameters: {deciders: {prefill: prefix-based-pd-decider}}
 schedulingProfiles:
 - name: prefill
-  plugins: [{pluginRef: prefill-filter}, {pluginRef: max-score-picker}, {pluginRef: prefix-cache-scorer, weight: 2}, {pluginRef: queue-scorer, weight: 1}]
+  plugins:
+  - {pluginRef: prefill-filter}
+  - {pluginRef: max-score-picker}
+  - {pluginRef: prefix-cache-scorer, weight: 2}
+  - {pluginRef: queue-scorer, weight: 1}
 - name: decode
-  plugins: [{pluginRef: decode-filter}, {pluginRef: max-score-picker}, {pluginRef: prefix-cache-scorer, weight: 2}, {pluginRef: queue-scorer, weight: 1}]
+  plugins:
+  - {pluginRef: decode-filter}
+  - {pluginRef: max-score-picker}
+  - {pluginRef: prefix-cache-scorer, weight: 2}
+  - {pluginRef: queue-scorer, weight: 1}
 )";
 
 EndpointSpec spec(const std::string& name, const std::string& role) {
@@ -49,6 +57,11 @@ int32_t id_of(const EndpointPicker& picker, const std::string& host) {
     if (e.address.host == host) return e.id;
   }
   return -1;
+}
+
+void set_metrics(EndpointPicker& picker, const std::string& host, EndpointMetrics metrics) {
+  const std::pair<int32_t, EndpointMetrics> update = {id_of(picker, host), metrics};
+  picker.set_metrics(std::span(&update, 1));
 }
 
 PickRequest request(std::string prompt, uint64_t random = 1) {
@@ -80,9 +93,9 @@ TEST(EndpointPicker, SendsALongNewPromptToAPrefillerAndAKnownOneNot) {
 TEST(EndpointPicker, PrefersTheShorterQueue) {
   EndpointPicker picker(config(kDisagg), real_clock());
   picker.set_endpoints({spec("d0", "decode"), spec("d1", "decode"), spec("d2", "decode")});
-  picker.set_metrics(id_of(picker, "d0"), {.waiting = 4});
-  picker.set_metrics(id_of(picker, "d1"), {.waiting = 1});
-  picker.set_metrics(id_of(picker, "d2"), {.waiting = 2});
+  set_metrics(picker, "d0", {.waiting = 4});
+  set_metrics(picker, "d1", {.waiting = 1});
+  set_metrics(picker, "d2", {.waiting = 2});
   const auto decision = picker.pick(request("hi"));
   ASSERT_TRUE(decision);
   EXPECT_EQ(decision->destinations.front().endpoint->address.host, "d1");
@@ -112,8 +125,7 @@ TEST(EndpointPicker, ShedsOnlyNegativePrioritiesAndOnlyWhenSaturated) {
   };
   EXPECT_EQ(picker.pick(shed).error().http_status, 429);  // no metrics yet: stale counts as full
   EXPECT_TRUE(picker.pick(request("x")));
-  picker.set_metrics(id_of(picker, "d0"),
-                     {.waiting = 1, .updated = real_clock().now() + std::chrono::hours(1)});
+  set_metrics(picker, "d0", {.waiting = 1, .updated = real_clock().now() + std::chrono::hours(1)});
   EXPECT_TRUE(picker.pick(shed));
 }
 

@@ -1,0 +1,122 @@
+// Where the picker's knowledge comes from: request bodies, the endpoints file, metrics.
+#include "base/file.h"
+#include "epp/discovery.h"
+#include "epp/metrics_text.h"
+#include "epp/request_body.h"
+#include "epp/scraper.h"
+#include "http/server.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+
+namespace wideep::epp {
+namespace {
+
+PickerConfig default_config() {
+  return *parse_picker_config("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n");
+}
+
+TEST(RequestBody, ReadsEveryFormOfPrompt) {
+  EXPECT_EQ(parse_request_body(R"({"model":"m","prompt":"abc"})")->pick.prompt, "abc");
+  EXPECT_EQ(parse_request_body(R"({"model":"m","prompt":[1,2]})")->pick.tokens,
+            (std::vector<uint32_t>{1, 2}));
+  EXPECT_EQ(parse_request_body(R"({"model":"m","prompt":[[1,2]]})")->pick.tokens,
+            (std::vector<uint32_t>{1, 2}));
+  const auto chat = parse_request_body(R"({"model":"m","stream":true,"messages":[{"role":"user",)"
+                                       R"("content":[{"type":"text","text":"hi"}]}]})");
+  EXPECT_EQ(chat->pick.prompt, "user\nhi\n");
+  EXPECT_TRUE(chat->stream);
+  EXPECT_FALSE(parse_request_body(R"({"prompt":"abc"})"));
+  EXPECT_FALSE(parse_request_body("{"));
+  EXPECT_FALSE(parse_request_body("[]"));
+}
+
+TEST(MetricsText, ReadsVllmAndSglang) {
+  EndpointMetrics metrics;
+  ASSERT_TRUE(parse_metrics_text(
+      "# HELP x\nvllm:num_requests_waiting{engine=\"0\",model_name=\"m\"} 3.0\n"
+      "vllm:num_requests_running{engine=\"0\"} 2\nvllm:kv_cache_usage_perc{engine=\"0\"} 0.5\n"
+      "vllm:cache_config_info{block_size=\"64\",num_gpu_blocks=\"100\"} 1.0\n",
+      "", &metrics));
+  EXPECT_EQ(metrics.waiting, 3);
+  EXPECT_EQ(metrics.running, 2);
+  EXPECT_EQ(metrics.kv_cache_usage, 0.5);
+  EXPECT_EQ(metrics.block_size, 64);
+  EXPECT_EQ(metrics.num_blocks, 100);
+  ASSERT_TRUE(parse_metrics_text("sglang:num_queue_reqs 4\n", "sglang", &metrics));
+  EXPECT_EQ(metrics.waiting, 4);
+  EXPECT_FALSE(parse_metrics_text("other 1\nbroken{ 2\n{}\n", "", &metrics));
+}
+
+TEST(Endpoints, ReadUpstreamsFileFormAndNameMistakes) {
+  const auto specs = parse_endpoints(
+      "endpoints:\n- {name: d0, address: 10.0.0.1, port: \"8000\", labels: {llm-d.ai/role: "
+      "decode}}\n");
+  ASSERT_TRUE(specs) << specs.error().message;
+  EXPECT_EQ(specs->front().name, "default/d0");
+  EXPECT_EQ(specs->front().address.to_string(), "10.0.0.1:8000");
+  for (const char* bad :
+       {"x: 1", "endpoints: [{name: a}]", "endpoints: [{name: a, address: b, port: 0}]",
+        "endpoints: [{name: a, address: b, port: 1, color: red}]",
+        "endpoints: [{name: a, address: b, port: 1}, {name: a, address: c, port: 1}]"}) {
+    EXPECT_FALSE(parse_endpoints(bad)) << bad;
+  }
+}
+
+TEST(FileDiscovery, ReloadsAChangedFileAndKeepsTheOldSetOnAMistake) {
+  const std::string path = ::testing::TempDir() + "/endpoints.yaml";
+  ASSERT_TRUE(write_file(path, "endpoints: [{name: a, address: h, port: 1}]"));
+  EndpointPicker picker(default_config(), real_clock());
+  net::LoopThread thread;
+  std::unique_ptr<FileDiscovery> discovery;
+  thread.loop().run_and_wait([&] {
+    discovery =
+        std::make_unique<FileDiscovery>(thread.loop(), picker, FileDiscoveryOptions{path, true});
+    EXPECT_TRUE(discovery->load());
+  });
+  EXPECT_EQ(picker.snapshot()->endpoints.size(), 1U);
+  ASSERT_TRUE(write_file(
+      path, "endpoints: [{name: a, address: h, port: 1}, {name: b, address: h, port: 2}]"));
+  const auto has = [&](size_t count) {  // looks once per turn of the loop, for at most 20 s
+    const TimePoint give_up = real_clock().now() + std::chrono::seconds(20);
+    while (picker.snapshot()->endpoints.size() != count && real_clock().now() < give_up) {
+      std::promise<void> turned;
+      thread.loop().post_after(std::chrono::milliseconds(20), [&] { turned.set_value(); });
+      turned.get_future().wait();
+    }
+    return picker.snapshot()->endpoints.size() == count;
+  };
+  EXPECT_TRUE(has(2));
+  ASSERT_TRUE(write_file(path, "endpoints: broken"));
+  thread.loop().run_and_wait([&] { EXPECT_FALSE(discovery->load()); });
+  EXPECT_EQ(picker.snapshot()->endpoints.size(), 2U);
+  thread.loop().run_and_wait([&] { discovery.reset(); });
+}
+
+TEST(Scraper, BringsMetricsToThePickerAndCountsFailures) {
+  net::LoopThread thread;
+  http::Server server(thread.loop(), {});
+  std::atomic<int> scrapes{0};
+  std::promise<void> twice;
+  server.route("GET", "/metrics", [&](http::Request, http::Responder responder) {
+    if (++scrapes == 3) twice.set_value();
+    responder.send({.body = "vllm:num_requests_waiting 5\n"});
+  });
+  EndpointPicker picker(default_config(), real_clock());
+  picker.set_endpoints({{.name = "default/a", .address = *server.listen({"127.0.0.1", 0, {}})},
+                        {.name = "default/dead", .address = {"127.0.0.1", 1, {}}}});
+  http::Client client(thread.loop());
+  auto scraper = std::make_unique<Scraper>(thread.loop(), client, picker,
+                                           ScraperOptions{.interval = std::chrono::milliseconds(1)},
+                                           real_clock());
+  ASSERT_EQ(twice.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  EXPECT_EQ(picker.snapshot()->endpoints[0].metrics.waiting, 5);
+  EXPECT_GT(picker.snapshot()->endpoints[0].metrics.updated, TimePoint{});
+  EXPECT_EQ(picker.snapshot()->endpoints[1].metrics.updated, TimePoint{});
+  EXPECT_GE(scraper->num_errors(), 1);
+  thread.loop().run_and_wait([&] { scraper.reset(); });
+}
+
+}  // namespace
+}  // namespace wideep::epp
