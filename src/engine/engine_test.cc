@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include "engine/engine_impl.h"
 #include "engine/test_engine.h"
 
 #include <gtest/gtest.h>

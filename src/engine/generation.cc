@@ -27,8 +27,8 @@ Result<std::unique_ptr<Generation>> Generation::create(std::unique_ptr<Sequence>
       TextStream text,
       TextStream::create({.stop = stop.stop_strings, .include_stop = stop.include_stop_string}));
   const std::vector<TokenId>& prefix = sequence->request().generated_prefix;
-  std::unique_ptr<Generation> generation(
-      new Generation(std::move(sequence), tokenizer, end_tokens, std::move(sink), std::move(text)));
+  auto generation = std::make_unique<Generation>(Private{}, std::move(sequence), tokenizer,
+                                                 end_tokens, std::move(sink), std::move(text));
   for (size_t i = 0; i < prefix.size(); ++i) {
     if (generation->ended_)
       return invalid_argument("the generated prefix of {} tokens ends after {}", prefix.size(), i);
@@ -39,7 +39,8 @@ Result<std::unique_ptr<Generation>> Generation::create(std::unique_ptr<Sequence>
   return generation;
 }
 
-Generation::Generation(std::unique_ptr<Sequence> sequence,
+Generation::Generation(Private,
+                       std::unique_ptr<Sequence> sequence,
                        const tokenizer::Tokenizer* tokenizer,
                        std::span<const TokenId> end_tokens,
                        EventSink sink,

@@ -25,6 +25,8 @@
 namespace wideep::engine {
 
 class Generation {
+  struct Private {};
+
  public:
   // The tokenizer may be null: no text then, and stop strings are refused. kInvalidArgument: bad
   // stop strings, or a generated prefix that goes on behind its own end. Feeds the prefix.
@@ -53,13 +55,15 @@ class Generation {
   RequestTiming timing;
   bool is_queued = true;  // counts against the queue's limits
 
- private:
-  Generation(std::unique_ptr<Sequence> sequence,
+  // For create() only.
+  Generation(Private,
+             std::unique_ptr<Sequence> sequence,
              const tokenizer::Tokenizer* tokenizer,
              std::span<const TokenId> end_tokens,
              EventSink sink,
              tokenizer::TextStream text);
 
+ private:
   void append(TokenId token, RequestEvent& event);
   bool is_stop_token(TokenId token, RequestEvent& event) const;
   void append_text(TokenId token, RequestEvent& event);

@@ -1,4 +1,5 @@
-#include "engine/sampler.h"
+#include "engine/reference_sampler.h"
+
 #include "engine/sampler_rules.h"
 
 #include <algorithm>

@@ -86,9 +86,4 @@ class Sampler {
   std::vector<Candidate> candidates_;  // in order of token
 };
 
-// The slow twin: one obvious pass after the other over the whole vocabulary.
-Result<TokenId> reference_sample(const math::Kernels& kernels,
-                                 std::span<const float> logits,
-                                 const SampleInput& input);
-
 }  // namespace wideep::engine

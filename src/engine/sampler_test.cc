@@ -1,6 +1,7 @@
 #include "engine/sampler.h"
 
 #include "base/random.h"
+#include "engine/reference_sampler.h"
 
 #include <gtest/gtest.h>
 

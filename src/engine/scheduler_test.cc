@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include "base/random.h"
+#include "engine/sequence.h"
 
 #include <gtest/gtest.h>
 

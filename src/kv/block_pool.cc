@@ -19,10 +19,10 @@ Result<std::unique_ptr<BlockPool>> BlockPool::create(KvLayout layout, int64_t nu
       return invalid_argument("cache group '{}' has blocks of {} bytes", group.name,
                               group.block_bytes());
   }
-  return std::unique_ptr<BlockPool>(new BlockPool(std::move(layout), num_blocks));
+  return std::make_unique<BlockPool>(Private{}, std::move(layout), num_blocks);
 }
 
-BlockPool::BlockPool(KvLayout layout, int64_t num_blocks)
+BlockPool::BlockPool(Private, KvLayout layout, int64_t num_blocks)
     : layout_(std::move(layout)), blocks_(static_cast<size_t>(num_blocks)) {
   for (const CacheGroup& group : layout_.groups)
     memory_.emplace_back(static_cast<size_t>(group.block_bytes() * num_blocks));

@@ -29,6 +29,8 @@
 namespace wideep::kv {
 
 class BlockPool {
+  struct Private {};
+
  public:
   static constexpr int64_t kBlocksMax = int64_t{1} << 30;
 
@@ -65,6 +67,9 @@ class BlockPool {
   // Touches all memory now, so that no step pays for it.
   void prefault();
 
+  // For create() only.
+  BlockPool(Private, KvLayout layout, int64_t num_blocks);
+
  private:
   static constexpr int32_t kNone = -1;
 
@@ -76,7 +81,6 @@ class BlockPool {
     int32_t newer = kNone;
   };
 
-  BlockPool(KvLayout layout, int64_t num_blocks);
   Block& at(BlockId block);
   const Block& at(BlockId block) const;
   void append_idle(BlockId block);

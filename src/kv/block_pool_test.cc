@@ -1,5 +1,7 @@
 #include "kv/block_pool.h"
 
+#include "kv/layout.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
