@@ -173,6 +173,10 @@ class Tidy:
             for header in includes.get(path, []):
                 for place in (f"src/{header}", header):
                     todo += [f for f in (place, place[:-2] + ".cc") if f in includes]
+        for path in files:  # one header, several sources: foo_reference.cc of foo.h
+            if path.endswith(".cc") and path[:-3] + ".h" not in includes:
+                if any(f"src/{header}" in reached for header in includes[path][:1]):
+                    reached.add(path)
         for path in files:
             if not (path.startswith(("src/", "cmd/")) and path.endswith(".cc")) or path == "cmd/wideep.cc":
                 continue

@@ -1,0 +1,327 @@
+#include "gateway/gateway.h"
+
+#include "base/log.h"
+#include "base/random.h"
+#include "epp/request_body.h"
+#include "http/forward.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace wideep::gateway {
+namespace {
+
+constexpr std::array<std::string_view, 12> kInternalHeaders = {
+    "x-prefiller-host-port",
+    "x-encoder-hosts-ports",
+    "x-data-parallel-host-port",
+    "x-data-parallel-rank",
+    "x-kv-cache-source-host-port",
+    "x-gateway-destination-endpoint",
+    "x-gateway-destination-endpoint-subset",
+    "x-gateway-destination-endpoint-served",
+    "x-gateway-destination-endpoint-scores",
+    "x-llm-d-request-dropped-reason",
+    "x-went-into-resp-headers",
+    "epp-profile",
+};
+constexpr std::string_view kDroppedReason = "x-llm-d-request-dropped-reason";
+constexpr std::string_view kRequestId = "x-request-id";
+constexpr size_t kRequestIdBytesMax = 128;
+
+http::Response error_response(int status, std::string_view code, std::string_view message) {
+  Json error;
+  error.set("message", message);
+  error.set("type", status >= 500 ? "server_error" : "invalid_request_error");
+  error.set("param", nullptr);
+  error.set("code", code);
+  Json body;
+  body.set("error", std::move(error));
+  return {.status = status, .headers = {{"content-type", "application/json"}}, .body = body.dump()};
+}
+
+std::string_view code_of_status(int status) {
+  switch (status) {
+    case 401:
+      return "invalid_api_key";
+    case 404:
+      return "not_found";
+    case 405:
+      return "method_not_allowed";
+    case 413:
+      return "request_too_large";
+    default:
+      return status >= 500 ? "internal_error" : "bad_request";
+  }
+}
+
+// The client's id if it is short and plain, else a new one.
+std::string request_id(const http::Headers& headers) {
+  const std::string_view given = headers.get(kRequestId);
+  const bool is_plain = std::ranges::all_of(given, [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.' ||
+           c == ':';
+  });
+  if (!given.empty() && given.size() <= kRequestIdBytesMax && is_plain) return std::string(given);
+  return fmt::format("{:016x}{:016x}", random_device_bits(), random_device_bits());
+}
+
+struct Metrics {
+  explicit Metrics(MetricsRegistry& registry)
+      : requests(
+            registry.counter("wideep:gateway_requests_total", "Requests that were understood.")),
+        refused(registry.counter("wideep:gateway_refused_total",
+                                 "Requests that found no endpoint or were shed.")),
+        fallbacks(registry.counter("wideep:gateway_fallbacks_total",
+                                   "Requests sent to a fallback endpoint.")),
+        upstream_errors(registry.counter("wideep:gateway_upstream_errors_total",
+                                         "Requests that no endpoint took.")) {}
+
+  Counter& requests;
+  Counter& refused;
+  Counter& fallbacks;
+  Counter& upstream_errors;
+};
+
+}  // namespace
+
+bool is_internal_header(std::string_view name) {
+  return std::ranges::any_of(
+      kInternalHeaders, [&](std::string_view h) { return http::equal_ignoring_case(h, name); });
+}
+
+class Gateway::Core : public std::enable_shared_from_this<Core> {
+ public:
+  Core(net::EventLoop& loop,
+       http::Client& client,
+       epp::EndpointPicker& picker,
+       http::ApiKeys keys,
+       GatewayOptions options)
+      : loop_(loop),
+        client_(client),
+        picker_(picker),
+        keys_(std::move(keys)),
+        options_(std::move(options)),
+        metrics_(registry_),
+        server_(loop, server_options()) {}
+
+  void add_routes() {
+    const auto routed = [core = weak_from_this()](http::Request request,
+                                                  http::Responder responder) {
+      if (const auto self = core.lock()) self->route(std::move(request), std::move(responder));
+    };
+    for (const char* path : {"/v1/chat/completions", "/v1/completions"})
+      server_.route("POST", path, routed);
+    const auto anywhere = [core = weak_from_this()](http::Request request,
+                                                    http::Responder responder) {
+      if (const auto self = core.lock())
+        self->route_anywhere(std::move(request), std::move(responder));
+    };
+    server_.route("GET", "/v1/models", anywhere);
+    server_.route("GET", "/v1/models/*", anywhere);
+    server_.route("GET", "/health",
+                  [core = weak_from_this()](const http::Request&, http::Responder responder) {
+                    const auto self = core.lock();
+                    const bool ready =
+                        self != nullptr && !self->picker_.snapshot()->endpoints.empty();
+                    responder.send({.status = ready ? 200 : 503});
+                  });
+    server_.route("GET", "/metrics",
+                  [core = weak_from_this()](const http::Request&, http::Responder responder) {
+                    const auto self = core.lock();
+                    if (self == nullptr) return;
+                    http::Response response;
+                    response.headers.set("content-type", MetricsRegistry::kContentType);
+                    self->registry_.render(response.body);
+                    responder.send(std::move(response));
+                  });
+  }
+
+  http::Server& server() { return server_; }
+
+ private:
+  // One request on its way: the call to make and the endpoints still to try.
+  struct Attempt {
+    http::Request request;
+    http::Responder responder;
+    epp::Decision decision;
+    std::string id;
+    size_t next = 0;
+  };
+
+  http::ServerOptions server_options() {
+    http::ServerOptions server;
+    server.limits = options_.limits;
+    server.render_error = [](int status, std::string_view message) {
+      return error_response(status, code_of_status(status), message);
+    };
+    server.guard = [this](const http::Request& request) -> std::optional<http::Response> {
+      if (request.path == "/health" || keys_.caller(request.headers)) return std::nullopt;
+      return error_response(401, "invalid_api_key", "a valid API key is needed");
+    };
+    if (options_.access_log) {
+      server.on_answered = [](const http::AccessRecord& record) {
+        log_info("{} {} {} {} {} bytes {} ms", record.peer, record.method, record.path,
+                 record.status, record.bytes_sent,
+                 std::chrono::duration_cast<std::chrono::milliseconds>(record.duration).count());
+      };
+    }
+    return server;
+  }
+
+  void route(http::Request request, http::Responder responder) {
+    metrics_.requests.add(1);
+    auto body = epp::parse_request_body(request.body);
+    if (!body) {
+      responder.send(error_response(400, "invalid_request", body.error().message));
+      return;
+    }
+    // What only our own side may say about KV is taken out.
+    if (body->json.find("kv_transfer_params") != nullptr) {
+      body->json.erase("kv_transfer_params");
+      request.body = body->json.dump();
+    }
+    body->pick.random = random_device_bits();
+    body->pick.header = [&headers = request.headers](std::string_view name) {
+      return headers.find(name);
+    };
+    auto decision = picker_.pick(body->pick);
+    if (!decision) {
+      refuse(decision.error(), responder);
+      return;
+    }
+    try_next(make_attempt(std::move(request), std::move(responder), std::move(*decision)));
+  }
+
+  // Requests without a body to decide on: any endpoint.
+  void route_anywhere(http::Request request, http::Responder responder) {
+    epp::Decision decision{.snapshot = picker_.snapshot()};
+    const auto& endpoints = decision.snapshot->endpoints;
+    if (endpoints.empty()) {
+      refuse({503, "rejected-no-endpoints", "no endpoint is ready"}, responder);
+      return;
+    }
+    const size_t first = random_device_bits() % endpoints.size();
+    for (size_t i = 0; i < endpoints.size(); ++i) {
+      decision.destinations.push_back({&endpoints[(first + i) % endpoints.size()], 0});
+    }
+    try_next(make_attempt(std::move(request), std::move(responder), std::move(decision)));
+  }
+
+  void refuse(const epp::Refusal& refusal, http::Responder& responder) {
+    metrics_.refused.add(1);
+    http::Response response =
+        error_response(refusal.http_status,
+                       refusal.http_status == 429 ? "overloaded" : "no_endpoint", refusal.message);
+    response.headers.set("retry-after", std::to_string(options_.retry_after.count()));
+    response.headers.set(kDroppedReason, refusal.reason);
+    responder.send(std::move(response));
+  }
+
+  std::shared_ptr<Attempt> make_attempt(http::Request request,
+                                        http::Responder responder,
+                                        epp::Decision decision) {
+    std::string id = request_id(request.headers);
+    // Shared by the callbacks of one request's calls.
+    return std::make_shared<Attempt>(
+        Attempt{std::move(request), std::move(responder), std::move(decision), std::move(id)});
+  }
+
+  void try_next(std::shared_ptr<Attempt> attempt) {
+    const epp::Endpoint& endpoint = *attempt->decision.destinations[attempt->next++].endpoint;
+    http::Call call;
+    call.address = endpoint.address;
+    call.method = attempt->request.method;
+    call.target = attempt->request.path;
+    if (!attempt->request.query.empty()) call.target += "?" + attempt->request.query;
+    call.headers = forwarded_headers(*attempt);
+    call.body = attempt->request.body;
+    call.connect_timeout = options_.connect_timeout;
+    call.head_timeout = options_.answer_timeout;
+    call.idle_timeout = options_.answer_timeout;
+    // Counted while it is under way, however it ends.
+    std::shared_ptr<epp::EndpointLoad> load = endpoint.load;
+    load->active_requests.fetch_add(1, std::memory_order_relaxed);
+    http::ForwardEvents events;
+    events.on_head = [id = attempt->id](http::ResponseHead& head) {
+      head.headers.set(kRequestId, id);
+    };
+    events.on_failure = [self = shared_from_this(), attempt,
+                         load](const http::CallFailure& failure) {
+      load->active_requests.fetch_sub(1, std::memory_order_relaxed);
+      self->on_failure(attempt, failure);
+      return true;
+    };
+    events.on_done = [load](const http::CallResult&) {
+      load->active_requests.fetch_sub(1, std::memory_order_relaxed);
+    };
+    http::forward(loop_, client_, std::move(call), attempt->responder, std::move(events));
+  }
+
+  // Nothing has gone to the client. Another endpoint may be asked only if this one has seen
+  // nothing.
+  void on_failure(const std::shared_ptr<Attempt>& attempt, const http::CallFailure& failure) {
+    const bool may_retry = failure.stage == http::CallFailure::Stage::kNothingSent &&
+                           failure.error.code != ErrorCode::kCancelled;
+    if (may_retry && attempt->next < attempt->decision.destinations.size()) {
+      metrics_.fallbacks.add(1);
+      try_next(attempt);
+      return;
+    }
+    metrics_.upstream_errors.add(1);
+    log_warning("request {}: {}", attempt->id, failure.error.message);
+    const bool timed_out = failure.error.code == ErrorCode::kTimeout;
+    http::Response response =
+        may_retry   ? error_response(503, "endpoint_unavailable", "the endpoint cannot be reached")
+        : timed_out ? error_response(504, "endpoint_timeout", "the endpoint did not answer in time")
+                    : error_response(502, "endpoint_failed", "the endpoint failed");
+    response.headers.set("retry-after", std::to_string(options_.retry_after.count()));
+    response.headers.set(kRequestId, attempt->id);
+    attempt->responder.send(std::move(response));
+  }
+
+  http::Headers forwarded_headers(const Attempt& attempt) const {
+    http::Headers kept;
+    for (const http::Header& header : http::end_to_end_headers(attempt.request.headers)) {
+      const bool is_key =
+          !keys_.empty() && (http::equal_ignoring_case(header.name, "authorization") ||
+                             http::equal_ignoring_case(header.name, "x-api-key"));
+      if (!is_internal_header(header.name) && !is_key) kept.add(header.name, header.value);
+    }
+    kept.set(kRequestId, attempt.id);
+    for (const auto& [name, value] : attempt.decision.headers)
+      kept.set(name, value);
+    return kept;
+  }
+
+  net::EventLoop& loop_;
+  http::Client& client_;
+  epp::EndpointPicker& picker_;
+  const http::ApiKeys keys_;
+  const GatewayOptions options_;
+  MetricsRegistry registry_;
+  Metrics metrics_;
+  http::Server server_;
+};
+
+Gateway::Gateway(net::EventLoop& loop,
+                 http::Client& client,
+                 epp::EndpointPicker& picker,
+                 http::ApiKeys keys,
+                 GatewayOptions options)
+    : core_(std::make_shared<Core>(loop, client, picker, std::move(keys), std::move(options))) {
+  core_->add_routes();
+}
+
+Gateway::~Gateway() = default;
+
+Result<net::Address> Gateway::listen(const net::Address& address) {
+  return core_->server().listen(address);
+}
+
+void Gateway::drain_and_wait(Duration timeout) {
+  core_->server().drain_and_wait(timeout);
+}
+
+}  // namespace wideep::gateway

@@ -1,0 +1,182 @@
+#include "gateway/gateway.h"
+
+#include "http/testing/raw_client.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <mutex>
+
+namespace wideep::gateway {
+namespace {
+
+using ::testing::HasSubstr;
+
+// An engine that records what reaches it and answers with a text.
+struct Upstream {
+  explicit Upstream(net::EventLoop& loop, std::string answer = "ok") : server(loop, {}) {
+    const auto handler = [this, answer](http::Request request, http::Responder responder) {
+      const std::scoped_lock lock(mutex);
+      seen.push_back(std::move(request));
+      responder.send({.headers = {{"content-type", "application/json"}}, .body = answer});
+    };
+    server.route("POST", "/v1/completions", handler);
+    server.route("GET", "/v1/models", handler);
+    address = *server.listen({"127.0.0.1", 0, {}});
+  }
+
+  http::Request last() {
+    const std::scoped_lock lock(mutex);
+    return seen.empty() ? http::Request{} : seen.back();
+  }
+
+  http::Server server;
+  net::Address address;
+  std::mutex mutex;
+  std::vector<http::Request> seen;
+};
+
+struct Door {
+  explicit Door(http::ApiKeys keys = {},
+                const char* picker_plugin = "{pluginRef: max-score-picker}")
+      : picker(*epp::parse_picker_config(
+                   fmt::format("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
+                               "plugins: [{{type: max-score-picker, parameters: {{"
+                               "maxNumOfEndpoints: 3}}}}]\n"
+                               "schedulingProfiles: [{{name: p, plugins: [{}]}}]\n",
+                               picker_plugin)),
+               real_clock()),
+        client(thread.loop()) {
+    thread.loop().run_and_wait([&] {
+      gateway = std::make_unique<Gateway>(thread.loop(), client, picker, std::move(keys),
+                                          GatewayOptions{.access_log = false});
+      address = *gateway->listen({"127.0.0.1", 0, {}});
+    });
+  }
+
+  ~Door() {
+    thread.loop().run_and_wait([&] { gateway.reset(); });
+  }
+
+  std::expected<http::Response, http::CallFailure> post(std::string body,
+                                                        http::Headers headers = {}) {
+    net::LoopThread own;
+    http::Client caller(own.loop());
+    return caller.fetch({.address = address,
+                         .method = "POST",
+                         .target = "/v1/completions",
+                         .headers = std::move(headers),
+                         .body = std::move(body)});
+  }
+
+  net::LoopThread thread;
+  epp::EndpointPicker picker;
+  http::Client client;
+  std::unique_ptr<Gateway> gateway;
+  net::Address address;
+};
+
+constexpr const char* kBody = R"({"model":"m","prompt":"hi"})";
+
+TEST(Gateway, ForwardsToTheEndpointThatThePickerChose) {
+  Door door;
+  Upstream upstream(door.thread.loop(), "tokens");
+  door.picker.set_endpoints({{.name = "default/a", .address = upstream.address}});
+  const auto response = door.post(kBody, {{"x-request-id", "abc"}});
+  ASSERT_TRUE(response);
+  EXPECT_EQ(response->status, 200);
+  EXPECT_EQ(response->body, "tokens");
+  EXPECT_EQ(response->headers.get("x-request-id"), "abc");
+  EXPECT_EQ(upstream.last().body, kBody);
+  EXPECT_EQ(upstream.last().headers.get("x-request-id"), "abc");
+  EXPECT_EQ(door.picker.snapshot()->endpoints[0].load->active_requests, 0);
+}
+
+TEST(Gateway, StripsWhatOnlyOurSideMaySay) {
+  Door door;
+  Upstream upstream(door.thread.loop());
+  door.picker.set_endpoints({{.name = "default/a", .address = upstream.address}});
+  ASSERT_TRUE(
+      door.post(R"({"model":"m","prompt":"hi","kv_transfer_params":{"remote_host":"evil"}})",
+                {{"X-Prefiller-Host-Port", "evil:1"},
+                 {"x-data-parallel-rank", "3"},
+                 {"x-keep", "1"},
+                 {"x-request-id", "bad id!"}}));
+  const http::Request seen = upstream.last();
+  EXPECT_THAT(seen.body, ::testing::Not(HasSubstr("evil")));
+  EXPECT_EQ(seen.headers.find("x-prefiller-host-port"), nullptr);
+  EXPECT_EQ(seen.headers.find("x-data-parallel-rank"), nullptr);
+  EXPECT_EQ(seen.headers.get("x-keep"), "1");
+  EXPECT_EQ(seen.headers.get("x-request-id").size(), 32U);
+}
+
+TEST(Gateway, TriesTheNextEndpointWhileNothingWasSent) {
+  Door door;
+  Upstream upstream(door.thread.loop());
+  door.picker.set_endpoints({{.name = "default/dead1", .address = {"127.0.0.1", 1, {}}},
+                             {.name = "default/dead2", .address = {"127.0.0.1", 1, {}}},
+                             {.name = "default/alive", .address = upstream.address}});
+  for (int i = 0; i < 8; ++i)
+    EXPECT_EQ(door.post(kBody)->status, 200);
+}
+
+TEST(Gateway, DoesNotRepeatARequestThatWasSent) {
+  Door door;
+  std::atomic<int> calls{0};
+  http::Server cutter(door.thread.loop(), {});
+  cutter.route("POST", "/v1/completions", [&](const http::Request&, http::Responder responder) {
+    ++calls;
+    responder.abort();
+  });
+  const net::Address address = *cutter.listen({"127.0.0.1", 0, {}});
+  door.picker.set_endpoints(
+      {{.name = "default/a", .address = address}, {.name = "default/b", .address = address}});
+  EXPECT_EQ(door.post(kBody)->status, 502);
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(Gateway, SaysWhyItRefuses) {
+  Door door;
+  const auto none = door.post(kBody);
+  EXPECT_EQ(none->status, 503);
+  EXPECT_EQ(none->headers.get("retry-after"), "1");
+  EXPECT_EQ(none->headers.get("x-llm-d-request-dropped-reason"), "rejected-no-endpoints");
+  EXPECT_THAT(none->body, HasSubstr("\"code\":\"no_endpoint\""));
+  EXPECT_EQ(door.post("{")->status, 400);
+  door.picker.set_endpoints({{.name = "default/dead", .address = {"127.0.0.1", 1, {}}}});
+  EXPECT_EQ(door.post(kBody)->status, 503);
+}
+
+TEST(Gateway, AsksForAKeyOnEveryRouteButHealth) {
+  Door door(*http::ApiKeys::load({"secret"}, ""));
+  Upstream upstream(door.thread.loop());
+  door.picker.set_endpoints({{.name = "default/a", .address = upstream.address}});
+  EXPECT_EQ(door.post(kBody)->status, 401);
+  EXPECT_EQ(door.post(kBody, {{"authorization", "Bearer secret"}})->status, 200);
+  EXPECT_EQ(upstream.last().headers.find("authorization"), nullptr);
+  net::LoopThread own;
+  http::Client caller(own.loop());
+  EXPECT_EQ(caller.fetch({.address = door.address, .target = "/health"})->status, 200);
+  EXPECT_EQ(caller.fetch({.address = door.address, .target = "/metrics"})->status, 401);
+  EXPECT_EQ(caller.fetch({.address = door.address, .target = "//health/..%2fmetrics"})->status,
+            401);
+}
+
+TEST(Gateway, ServesModelsFromAnyEndpointAndItsOwnMetrics) {
+  Door door;
+  Upstream upstream(door.thread.loop(), R"({"data":[]})");
+  door.picker.set_endpoints({{.name = "default/a", .address = upstream.address},
+                             {.name = "default/dead", .address = {"127.0.0.1", 1, {}}}});
+  net::LoopThread own;
+  http::Client caller(own.loop());
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(caller.fetch({.address = door.address, .target = "/v1/models"})->body,
+              R"({"data":[]})");
+  }
+  EXPECT_THAT(caller.fetch({.address = door.address, .target = "/metrics"})->body,
+              HasSubstr("wideep:gateway_requests"));
+}
+
+}  // namespace
+}  // namespace wideep::gateway
