@@ -90,7 +90,7 @@ Attention::Attention(ThreadPool& pool,
                      int64_t block_tokens,
                      int64_t queries_max)
     : engine_(std::make_unique<Engine>(
-          pool, attention_kernels(kernels.isa), shape, block_tokens, queries_max)) {}
+          pool, attention_kernels(kernels.isa, shape), shape, block_tokens, queries_max)) {}
 
 Attention::~Attention() = default;
 

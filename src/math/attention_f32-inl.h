@@ -230,8 +230,10 @@ struct F32Attention {
   // Scores become weights, in place.
   static void weigh(const AttentionShape& shape, float* scores, RowTile& tile) {
     const bool rounded = shape.format == CacheFormat::kBf16;
-    Softmax::softmax(shape.scale, scores, tile, [&](int64_t t, int64_t v, Float p) {
-      S::store(scores + t * kRowTile + v * kLanes, rounded ? S::round_to_bf16(p) : p);
+    Softmax::softmax(shape.scale, scores, tile, [&](int64_t t, int64_t v, Float a, Float b) {
+      float* out = scores + t * kRowTile + v * kLanes;
+      S::store(out, rounded ? S::round_to_bf16(a) : a);
+      S::store(out + kRowTile, rounded ? S::round_to_bf16(b) : b);
     });
     for (int64_t r = 0; r < tile.num_rows; ++r)
       std::memset(tile.out[static_cast<size_t>(r)], 0, static_cast<size_t>(shape.value_width) * 4);

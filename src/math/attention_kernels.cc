@@ -15,19 +15,17 @@ namespace avx512 {
 const AttentionKernels& attention_kernels();
 }  // namespace avx512
 
-const AttentionKernels& attention_kernels(Isa isa) {
+namespace avx512bf16 {
+const AttentionKernels& attention_kernels();
+}  // namespace avx512bf16
+
+const AttentionKernels& attention_kernels(Isa isa, const AttentionShape& shape) {
   WD_CHECK(is_supported(isa));
-  switch (isa) {
-    case Isa::kScalar:
-      return scalar::attention_kernels();
-    case Isa::kAvx2:
-      return avx2::attention_kernels();
-    case Isa::kAvx512:
-    case Isa::kAvx512Bf16:
-    case Isa::kAmx:
-      return avx512::attention_kernels();
-  }
-  WD_CHECK(false);
+  if (isa == Isa::kScalar) return scalar::attention_kernels();
+  if (isa == Isa::kAvx2) return avx2::attention_kernels();
+  const bool has_pairs = shape.format == CacheFormat::kBf16 && shape.key_width % 2 == 0;
+  if (isa == Isa::kAvx512 || !has_pairs) return avx512::attention_kernels();
+  return avx512bf16::attention_kernels();
 }
 
 }  // namespace wideep::math

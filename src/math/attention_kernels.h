@@ -78,6 +78,8 @@ struct AttentionKernels {
   void (*finish)(int64_t value_width, RowTile& tile);
 };
 
-const AttentionKernels& attention_kernels(Isa isa);
+// The table of a level for these shapes: products of bf16 pairs where the widths are whole pairs or
+// tiles, f32 arithmetic otherwise.
+const AttentionKernels& attention_kernels(Isa isa, const AttentionShape& shape);
 
 }  // namespace wideep::math

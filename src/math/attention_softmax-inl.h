@@ -38,8 +38,8 @@ struct AttentionSoftmax {
   static int64_t seen_by_any(const RowTile& tile) { return tile.visible[tile.num_rows - 1]; }
 
   // Turns scores [position][16] of one tile into weights, and sets the tile's max and sum. Calls
-  // put(position, vector, weights) for every position below seen_by_any, in ascending order for
-  // each vector of rows. The sum of position t is in accumulator t % 4.
+  // put(t, vector, weights of position t, weights of t + 1) for even t below seen_by_any, in
+  // ascending order for each vector of rows. The sum of position t is in accumulator t % 4.
   template <typename Put>
   static void softmax(float scale, const float* scores, RowTile& tile, Put put) {
     const int64_t all = seen_by_all(tile);
@@ -50,21 +50,31 @@ struct AttentionSoftmax {
       const Int visible = S::load_int(tile.visible.data() + v * kLanes);
       const Float max = S::mul(max_of(s, all, any, visible), factor);
       const Float shift = S::sub(S::zero(), max);
+      const auto weight = [&](int64_t t) {
+        return exp2_of(S::fma(S::load(s + t * kRowTile), factor, shift));
+      };
+      const auto weight_if_seen = [&](int64_t t) {
+        const auto seen = S::less(S::set_int(static_cast<int32_t>(t)), visible);
+        return S::select(seen, weight(t), S::zero());
+      };
       Float sums[4] = {S::zero(), S::zero(), S::zero(), S::zero()};
       int64_t t = 0;
       for (; t + 4 <= all; t += 4) {
-        for (int i = 0; i < 4; ++i) {
-          const Float p = exp2_of(S::fma(S::load(s + (t + i) * kRowTile), factor, shift));
-          sums[i] = S::add(sums[i], p);
-          put(t + i, v, p);
+        for (int i = 0; i < 4; i += 2) {
+          const Float a = weight(t + i);
+          const Float b = weight(t + i + 1);
+          sums[i] = S::add(sums[i], a);
+          sums[i + 1] = S::add(sums[i + 1], b);
+          put(t + i, v, a, b);
         }
       }
-      for (; t < any; ++t) {
-        const auto seen = S::less(S::set_int(static_cast<int32_t>(t)), visible);
-        const Float p = exp2_of(S::fma(S::load(s + t * kRowTile), factor, shift));
-        const Float weight = S::select(seen, p, S::zero());
-        sums[t % 4] = S::add(sums[t % 4], weight);
-        put(t, v, weight);
+      for (; t < any; t += 2) {
+        const Float a = weight_if_seen(t);
+        const Float b = weight_if_seen(t + 1);
+        const int64_t i = t % 4;
+        sums[i] = S::add(sums[i], a);
+        sums[i + 1] = S::add(sums[i + 1], b);
+        put(t, v, a, b);
       }
       S::store(tile.max + v * kLanes, max);
       S::store(tile.sum + v * kLanes, S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));

@@ -294,7 +294,7 @@ class Batch {
 // The promise: however the queries of a batch are cut into chunks and calls, whatever the block
 // size and the number of threads, the bits are the same.
 TEST_P(AttentionOf, GivesTheSameBitsHoweverTheWorkIsCut) {
-  const bool slow = attention_kernels(GetParam()).tiles_max == 1;  // plain C++
+  const bool slow = attention_kernels(GetParam(), small_shapes()[0]).tiles_max == 1;  // plain C++
   Random random(5);
   for (const AttentionShape& shape : small_shapes()) {
     const std::array<int64_t, 3> lengths = {
@@ -352,7 +352,7 @@ TEST_P(AttentionOf, AcceptsNoChunks) {
 }
 
 TEST_P(AttentionOf, MergingIntoNothingChangesNoBit) {
-  const AttentionKernels& kernels = attention_kernels(GetParam());
+  const AttentionKernels& kernels = attention_kernels(GetParam(), small_shapes()[0]);
   constexpr int64_t kWidth = 24;
   Matrix<float> from(2, kWidth);
   Matrix<float> into(2, kWidth);
