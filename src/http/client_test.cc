@@ -1,5 +1,6 @@
 #include "http/client.h"
 
+#include "http/client_call.h"
 #include "http/server.h"
 
 #include <gmock/gmock.h>

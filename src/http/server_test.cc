@@ -1,5 +1,7 @@
 #include "http/server.h"
 
+#include "http/responder.h"
+#include "http/socket_pump.h"
 #include "http/testing/raw_client.h"
 
 #include <gmock/gmock.h>
