@@ -1,0 +1,289 @@
+#include "sidecar/sidecar.h"
+
+#include "base/log.h"
+#include "base/random.h"
+#include "http/forward.h"
+#include "sidecar/legs.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace wideep::sidecar {
+namespace {
+
+constexpr std::string_view kPrefillHeader = "x-prefiller-host-port";
+constexpr std::string_view kRequestId = "x-request-id";
+constexpr std::string_view kForbidden = "Forbidden: prefill target not allowed by SSRF protection";
+
+// vLLM's flat form, which sidecars of this protocol answer with.
+http::Response error_response(int status, std::string_view type, std::string_view message) {
+  Json body;
+  body.set("object", "error");
+  body.set("message", message);
+  body.set("type", type);
+  body.set("param", "");
+  body.set("code", status);
+  return {.status = status, .headers = {{"content-type", "application/json"}}, .body = body.dump()};
+}
+
+std::string new_uuid() {
+  const uint64_t high = (random_device_bits() & ~0xF000ULL) | 0x4000ULL;
+  const uint64_t low = (random_device_bits() & ~(3ULL << 62)) | (2ULL << 62);
+  return fmt::format("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", high >> 32, high >> 16 & 0xFFFF,
+                     high & 0xFFFF, low >> 48, low & 0xFFFFFFFFFFFFULL);
+}
+
+// The hosts of every x-prefiller-host-port header, in order.
+std::vector<std::string> prefill_hosts(const http::Headers& headers) {
+  std::vector<std::string> hosts;
+  for (const http::Header& header : headers) {
+    if (!http::equal_ignoring_case(header.name, kPrefillHeader)) continue;
+    std::string_view rest = header.value;
+    while (!rest.empty()) {
+      const size_t comma = std::min(rest.find(','), rest.size());
+      std::string_view host = rest.substr(0, comma);
+      rest.remove_prefix(std::min(comma + 1, rest.size()));
+      while (!host.empty() && host.front() == ' ')
+        host.remove_prefix(1);
+      while (!host.empty() && host.back() == ' ')
+        host.remove_suffix(1);
+      if (!host.empty()) hosts.emplace_back(host);
+    }
+  }
+  return hosts;
+}
+
+// A request on its two legs.
+struct Journey {
+  http::Request request;
+  http::Responder responder;
+  Json body;
+  std::string id;
+  std::vector<net::Address> prefillers;  // still to try, in order
+  http::CallHandle prefill_call;
+  // The prefill leg's answer.
+  int status = 0;
+  http::Headers headers;
+  std::string answer;
+};
+
+}  // namespace
+
+class Sidecar::Core : public std::enable_shared_from_this<Core> {
+ public:
+  Core(net::EventLoop& loop, http::Client& client, SidecarOptions options)
+      : loop_(loop),
+        client_(client),
+        options_(std::move(options)),
+        server_(
+            loop,
+            {.limits = options_.limits, .render_error = [](int status, std::string_view message) {
+               return error_response(status, "BadRequestError", message);
+             }}) {}
+
+  void add_routes() {
+    server_.route("GET", "/health",
+                  [](const http::Request&, http::Responder responder) { responder.send({}); });
+    const auto completion = [core = weak_from_this()](http::Request request,
+                                                      http::Responder responder) {
+      if (const auto self = core.lock()) self->complete(std::move(request), std::move(responder));
+    };
+    for (const char* path : {"/v1/chat/completions", "/v1/completions"})
+      server_.route("POST", path, completion);
+    const auto pass = [core = weak_from_this()](http::Request request, http::Responder responder) {
+      if (const auto self = core.lock()) self->pass_on(std::move(request), std::move(responder));
+    };
+    for (const char* method : {"GET", "POST", "PUT", "DELETE"})
+      server_.route(method, "/*", pass);
+  }
+
+  http::Server& server() { return server_; }
+
+ private:
+  void complete(http::Request request, http::Responder responder) {
+    auto body = parse_json(request.body);
+    if (!body || !body->is_object()) {
+      responder.send(error_response(
+          400, "BadRequestError", body ? "the body must be a JSON object" : body.error().message));
+      return;
+    }
+    strip_internal_fields(*body);
+    const std::vector<std::string> hosts = prefill_hosts(request.headers);
+    request.headers.erase(kPrefillHeader);
+    // Shared by the callbacks of the two legs.
+    auto journey = std::make_shared<Journey>(Journey{
+        std::move(request), std::move(responder), std::move(*body), new_uuid(), {}, {}, 0, {}, {}});
+    if (hosts.empty()) {
+      decode(journey, nullptr, std::nullopt);
+      return;
+    }
+    if (!take_prefillers(hosts, *journey)) {
+      journey->responder.send({.status = 403, .headers = {}, .body = std::string(kForbidden)});
+      return;
+    }
+    prefill(journey);
+  }
+
+  // The hosts as addresses, in the order they are tried. False if one is not allowed or is no
+  // address.
+  bool take_prefillers(std::vector<std::string> hosts, Journey& journey) const {
+    if (options_.sample_prefill)
+      std::swap(hosts.front(), hosts[random_device_bits() % hosts.size()]);
+    for (const std::string& host : hosts) {
+      const auto address = net::parse_address(host);
+      if (!address || address->is_unix()) return false;
+      const bool is_allowed =
+          options_.allow_any_prefill ||
+          std::ranges::any_of(options_.allowed_prefill, [&](const std::string& allowed) {
+            return allowed == address->host || allowed == address->to_string();
+          });
+      if (!is_allowed) return false;
+      journey.prefillers.push_back(*address);
+    }
+    return true;
+  }
+
+  // Leg 1.
+  void prefill(const std::shared_ptr<Journey>& journey) {
+    http::Call call;
+    call.address = journey->prefillers.front();
+    journey->prefillers.erase(journey->prefillers.begin());
+    call.method = "POST";
+    call.target = journey->request.path;
+    call.headers = http::end_to_end_headers(journey->request.headers);
+    call.headers.set(kRequestId, journey->id);
+    call.body = prefill_body(journey->body).dump();
+    call.connect_timeout = options_.connect_timeout;
+    call.head_timeout = options_.prefill_timeout;
+    journey->answer.clear();
+    const auto limit = static_cast<size_t>(options_.prefill_body_bytes_max);
+    journey->prefill_call = client_.start(
+        std::move(call),
+        {.on_head =
+             [journey](const http::ResponseHead& head) {
+               journey->status = head.status;
+               journey->headers = http::end_to_end_headers(head.headers);
+             },
+         .on_body =
+             [journey, limit](std::string_view bytes) {
+               if (journey->answer.size() + bytes.size() <= limit) journey->answer += bytes;
+             },
+         .on_done = [self = shared_from_this(), journey](
+                        const http::CallResult& result) { self->prefill_done(journey, result); }});
+    journey->responder.on_disconnect([call = journey->prefill_call]() mutable { call.cancel(); });
+  }
+
+  void prefill_done(const std::shared_ptr<Journey>& journey, const http::CallResult& result) {
+    if (journey->responder.is_gone()) return;
+    if (result && journey->status / 100 == 2) {
+      const auto answer = parse_json(journey->answer);
+      if (!answer) {
+        journey->responder.send(
+            error_response(400, "BadRequestError", "the prefill's answer is not JSON"));
+        return;
+      }
+      const Json* params = answer->find("kv_transfer_params");
+      if (params == nullptr || params->is_null())
+        log_warning("request {}: prefill gave no parameters", journey->id);
+      decode(journey, params != nullptr && !params->is_null() ? params : nullptr,
+             cached_tokens(*answer));
+      return;
+    }
+    const bool is_clients_fault = result && journey->status / 100 == 4;
+    log_warning("request {}: prefill failed: {}", journey->id,
+                result ? fmt::format("HTTP {}", journey->status) : result.error().error.message);
+    if (is_clients_fault || options_.on_prefill_failure == PrefillFailurePolicy::kFail) {
+      pass_failure_on(*journey, result);
+    } else if (options_.on_prefill_failure == PrefillFailurePolicy::kDecodeOnly) {
+      decode(journey, nullptr, std::nullopt);
+    } else if (!journey->prefillers.empty()) {
+      prefill(journey);
+    } else {
+      pass_failure_on(*journey, result);
+    }
+  }
+
+  static void pass_failure_on(Journey& journey, const http::CallResult& result) {
+    if (result) {
+      journey.responder.send(
+          {journey.status, std::move(journey.headers), std::move(journey.answer)});
+    } else {
+      journey.responder.send(
+          error_response(502, "BadGateway", "the prefill node cannot be reached"));
+    }
+  }
+
+  // Leg 2. With `cached` the answer's cached_tokens is what the prefill leg reported.
+  void decode(const std::shared_ptr<Journey>& journey,
+              const Json* params,
+              std::optional<int64_t> cached) {
+    http::Call call = call_to_engine(journey->request);
+    call.headers.set(kRequestId, journey->id);
+    call.body = decode_body(journey->body, params).dump();
+    http::ForwardEvents events;
+    if (cached) {
+      // Shared by the two callbacks of the answer.
+      auto rewriter = std::make_shared<std::optional<UsageRewriter>>();
+      events.on_head = [rewriter, tokens = *cached](http::ResponseHead& head) {
+        const bool is_stream =
+            http::media_type(head.headers.get("content-type")) == "text/event-stream";
+        rewriter->emplace(is_stream, tokens);
+      };
+      events.rewrite = [rewriter](std::string_view bytes, bool end) {
+        return (*rewriter)->feed(bytes, end);
+      };
+    }
+    send_to_engine(std::move(call), journey->responder, std::move(events));
+  }
+
+  void pass_on(http::Request request, http::Responder responder) {
+    http::Call call = call_to_engine(request);
+    call.body = std::move(request.body);
+    send_to_engine(std::move(call), std::move(responder), {});
+  }
+
+  http::Call call_to_engine(const http::Request& request) const {
+    http::Call call;
+    call.address = options_.engine;
+    call.method = request.method;
+    call.target = request.path + (request.query.empty() ? "" : "?" + request.query);
+    call.headers = http::end_to_end_headers(request.headers);
+    call.connect_timeout = options_.connect_timeout;
+    call.head_timeout = options_.answer_timeout;
+    call.idle_timeout = options_.answer_timeout;
+    return call;
+  }
+
+  void send_to_engine(http::Call call, http::Responder responder, http::ForwardEvents events) {
+    events.on_failure = [responder](const http::CallFailure& failure) mutable {
+      const bool is_down = failure.stage == http::CallFailure::Stage::kNothingSent;
+      responder.send(is_down
+                         ? error_response(503, "ServiceUnavailable", "The decode node is not ready")
+                         : error_response(502, "BadGateway", "the decode node failed"));
+      return true;
+    };
+    http::forward(loop_, client_, std::move(call), std::move(responder), std::move(events));
+  }
+
+  net::EventLoop& loop_;
+  http::Client& client_;
+  const SidecarOptions options_;
+  http::Server server_;
+};
+
+Sidecar::Sidecar(net::EventLoop& loop, http::Client& client, SidecarOptions options)
+    : core_(std::make_shared<Core>(loop, client, std::move(options))) {
+  core_->add_routes();
+}
+
+Sidecar::~Sidecar() = default;
+
+Result<net::Address> Sidecar::listen(const net::Address& address) {
+  return core_->server().listen(address);
+}
+
+void Sidecar::drain_and_wait(Duration timeout) {
+  core_->server().drain_and_wait(timeout);
+}
+
+}  // namespace wideep::sidecar
