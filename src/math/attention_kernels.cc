@@ -19,13 +19,18 @@ namespace avx512bf16 {
 const AttentionKernels& attention_kernels();
 }  // namespace avx512bf16
 
+namespace amx {
+const AttentionKernels& attention_kernels();
+}  // namespace amx
+
 const AttentionKernels& attention_kernels(Isa isa, const AttentionShape& shape) {
   WD_CHECK(is_supported(isa));
   if (isa == Isa::kScalar) return scalar::attention_kernels();
   if (isa == Isa::kAvx2) return avx2::attention_kernels();
   const bool has_pairs = shape.format == CacheFormat::kBf16 && shape.key_width % 2 == 0;
   if (isa == Isa::kAvx512 || !has_pairs) return avx512::attention_kernels();
-  return avx512bf16::attention_kernels();
+  if (isa == Isa::kAvx512Bf16 || shape.key_width % 32 != 0) return avx512bf16::attention_kernels();
+  return amx::attention_kernels();
 }
 
 }  // namespace wideep::math
