@@ -23,6 +23,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -98,9 +99,8 @@ class Fabric {
   virtual Status put(RankId peer, int64_t offset, std::span<const std::byte> bytes) = 0;
   // Signals of one (peer, channel) arrive in order. `peer` may be this rank.
   virtual Status signal(RankId peer, ChannelId channel, const Signal& signal) = 0;
-  // The latest signal of `peer` on `channel`; all zero before the first. Starting sequence numbers
-  // are the user's.
-  virtual Signal poll(RankId peer, ChannelId channel) const = 0;
+  // The latest signal of `peer` on `channel` in this epoch; nothing before the first. Any thread.
+  virtual std::optional<Signal> poll(RankId peer, ChannelId channel) const = 0;
 
   // Blocks until awaited.ready(). kPeerLost: a rank died, or one of awaited.missing() has left;
   // kTimeout: `deadline` passed. On either the others are told whom this rank holds for lost.

@@ -64,7 +64,7 @@ class SimRank final : public Fabric, public Clock {
   std::span<std::byte> mapped(RankId peer) override;
   Status put(RankId peer, int64_t offset, std::span<const std::byte> bytes) override;
   Status signal(RankId peer, ChannelId channel, const Signal& signal) override;
-  Signal poll(RankId peer, ChannelId channel) const override;
+  std::optional<Signal> poll(RankId peer, ChannelId channel) const override;
   Status wait(const Awaited& awaited, TimePoint deadline) override;
   void wake() override;
   PeerState peer_state(RankId peer) const override;
@@ -86,7 +86,7 @@ class SimRank final : public Fabric, public Clock {
   World& world_;
   RankId rank_;
   std::vector<std::byte> arena_;
-  std::vector<Signal> lines_;  // [channel][source]
+  std::vector<std::optional<Signal>> lines_;  // [channel][source]
   std::vector<Peer> peers_;
   WireCounters wire_;
   // Per destination node and rank: messages issued earlier do not become visible later than these.
@@ -430,7 +430,7 @@ Status SimRank::signal(RankId peer, ChannelId channel, const Signal& signal) {
   return {};
 }
 
-Signal SimRank::poll(RankId peer, ChannelId channel) const {
+std::optional<Signal> SimRank::poll(RankId peer, ChannelId channel) const {
   return lines_[static_cast<size_t>(index(channel) * shape().num_ranks() + index(peer))];
 }
 

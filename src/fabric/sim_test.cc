@@ -32,7 +32,8 @@ Status await_all(Fabric& fabric, uint64_t seq) {
   const auto missing = [&] {
     std::vector<RankId> behind;
     for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r)
-      if (fabric.poll(RankId{r}, kChannel).seq < seq) behind.push_back(RankId{r});
+      if (fabric.poll(RankId{r}, kChannel).value_or(Signal{}).seq < seq)
+        behind.push_back(RankId{r});
     return behind;
   };
   const auto ready = [&] { return missing().empty(); };

@@ -1,0 +1,214 @@
+#include "ep/incoming.h"
+
+#include "base/check.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace wideep::ep {
+namespace {
+
+size_t at(RankId rank) {
+  return static_cast<size_t>(index(rank));
+}
+
+int64_t batch_rows_max(const Exchange& exchange) {
+  return std::min(exchange.options.batch_rows_max,
+                  exchange.num_ranks() * exchange.layout.entries_max());
+}
+
+}  // namespace
+
+Incoming::Incoming(Exchange exchange)
+    : exchange_(exchange),
+      sources_(static_cast<size_t>(exchange.num_ranks())),
+      inbox_(exchange.placement.slots_per_rank_max(),
+             exchange.num_ranks() * exchange.layout.entries_max(),
+             batch_rows_max(exchange)),
+      regions_(sources_.size()) {
+  const auto rows_max = static_cast<size_t>(batch_rows_max(exchange));
+  const ExchangeShape& shape = exchange.options.shape;
+  batch_.reserve(rows_max);
+  in_.reserve(rows_max);
+  out_.reserve(rows_max);
+  experts_.reserve(static_cast<size_t>(exchange.placement.slots_per_rank_max()));
+  bool any_remote = false;
+  for (int32_t r = 0; r < exchange.num_ranks(); ++r) {
+    if (is_here(RankId{r})) continue;
+    any_remote = true;
+    regions_[static_cast<size_t>(r)] = exchange.layout.region_of(RankId{r}, exchange.rank());
+  }
+  if (any_remote)
+    results_ = AlignedBuffer(rows_max * static_cast<size_t>(exchange.layout.result_bytes()));
+  if (shape.formats.input != shape.formats.dispatch) {
+    const int64_t row_bytes = math::row_bytes(shape.formats.input, shape.hidden);
+    inputs_ = AlignedBuffer(rows_max * static_cast<size_t>(row_bytes));
+    decoded_ = AlignedBuffer(static_cast<size_t>(shape.hidden) * sizeof(float));
+  }
+}
+
+bool Incoming::is_here(RankId source) const {
+  return exchange_.fabric.shape().same_node(source, exchange_.rank());
+}
+
+void Incoming::open(const ExchangeId& id) {
+  id_ = id;
+  std::ranges::fill(sources_, Source{});
+  num_complete_ = 0;
+  inbox_.clear();
+  batch_.clear();
+}
+
+Result<ExpertBatch> Incoming::next(int64_t at_least, TimePoint deadline) {
+  for (;;) {
+    WD_TRY(receive());
+    const bool all_here = num_complete_ == exchange_.num_ranks();
+    const std::span<const Inbox::Group> groups = inbox_.take(all_here ? 1 : at_least);
+    if (!groups.empty()) return hand_out(groups);
+    WD_TRY(answer());  // sources that want nothing from here
+    if (all_here) return ExpertBatch{};
+    WD_TRY(await_more(deadline));
+  }
+}
+
+Result<bool> Incoming::receive() {
+  bool any = false;
+  for (int32_t r = 0; r < exchange_.num_ranks(); ++r) {
+    if (sources_[static_cast<size_t>(r)].is_complete()) continue;
+    const Result<bool> some = receive_from(RankId{r});
+    if (!some) return blame(RankId{r}, some.error());
+    any |= *some;
+  }
+  return any;
+}
+
+Result<bool> Incoming::receive_from(RankId rank) {
+  Source& source = sources_[at(rank)];
+  WD_ASSIGN_OR_RETURN(const std::optional<DispatchWord> word,
+                      parse_dispatch(exchange_.fabric.poll(rank, kDispatchChannel), id_,
+                                     exchange_.layout.entries_max()));
+  if (!word) return false;
+  if (source.total >= 0 && (word->total != source.total || word->count < source.arrived))
+    return error(ErrorCode::kDataLoss, "went from {} of {} entries to {} of {}", source.arrived,
+                 source.total, word->count, word->total);
+  const bool is_new = source.total < 0 || word->count > source.arrived;
+  source.total = word->total;
+  WD_TRY(take_entries(rank, word->count));
+  if (source.is_complete()) ++num_complete_;
+  return is_new;
+}
+
+// Copies, checks, and queues the entries up to `end`.
+Status Incoming::take_entries(RankId rank, int64_t end) {
+  Source& source = sources_[at(rank)];
+  const ExchangeShape& shape = exchange_.options.shape;
+  const LayerPlacement& layer = exchange_.placement.layer(id_.layer);
+  const EntryLimits limits{
+      .tokens_max = shape.tokens_max, .num_slots = layer.slots_per_rank(), .top_k = shape.top_k};
+  const std::byte* list = exchange_.fabric.arena().data() + exchange_.layout.list(id_.seq, rank);
+  for (; source.arrived < end; ++source.arrived) {
+    ListEntry entry;
+    std::memcpy(&entry, list + source.arrived * static_cast<int64_t>(sizeof entry), sizeof entry);
+    WD_TRY(check(entry, limits));
+    inbox_.add(SlotId{entry.slot},
+               {.row = row(rank, entry.token), .source = rank, .token = entry.token, .k = entry.k});
+  }
+  return {};
+}
+
+const std::byte* Incoming::row(RankId source, int64_t token) const {
+  const ExchangeLayout& layout = exchange_.layout;
+  if (is_here(source)) return exchange_.fabric.mapped(source).data() + layout.row(id_.seq, token);
+  const Region& region = regions_[at(source)];
+  return exchange_.fabric.mapped(region.owner).data() + layout.region_row(id_.seq, region, token);
+}
+
+Status Incoming::await_more(TimePoint deadline) {
+  std::optional<Error> failure;
+  bool arrived = false;
+  const auto ready = [&] {
+    if (arrived || failure) return true;
+    const Result<bool> some = receive();
+    if (!some) failure = some.error();
+    arrived = some && *some;
+    return arrived || failure;
+  };
+  const auto what = [&] { return fmt::format("dispatch of layer {}", index(id_.layer)); };
+  const auto missing = [&] {
+    std::vector<RankId> ranks;
+    for (size_t r = 0; r < sources_.size(); ++r)
+      if (!sources_[r].is_complete()) ranks.push_back(RankId{static_cast<int32_t>(r)});
+    return ranks;
+  };
+  WD_TRY(exchange_.fabric.wait({.ready = ready, .what = what, .missing = missing}, deadline));
+  if (failure) return std::unexpected(*std::move(failure));
+  return {};
+}
+
+ExpertBatch Incoming::hand_out(std::span<const Inbox::Group> groups) {
+  batch_.clear();
+  in_.clear();
+  out_.clear();
+  experts_.clear();
+  for (const Inbox::Group& group : groups) {
+    const size_t begin = batch_.size();
+    for (const Arrival& arrival : group.arrivals) {
+      in_.push_back(input(arrival.row, batch_.size()));
+      out_.push_back(output(arrival, batch_.size()));
+      batch_.push_back(arrival);
+    }
+    const size_t count = group.arrivals.size();
+    experts_.push_back(
+        {group.slot, std::span(in_).subspan(begin, count), std::span(out_).subspan(begin, count)});
+    exchange_.load.add_computed(id_.layer, group.slot, static_cast<int64_t>(count));
+  }
+  return {experts_};
+}
+
+// The row as the experts multiply it.
+const std::byte* Incoming::input(const std::byte* row, size_t place) {
+  const RowFormats& formats = exchange_.options.shape.formats;
+  if (formats.input == formats.dispatch) return row;
+  const int64_t hidden = exchange_.options.shape.hidden;
+  auto* decoded = reinterpret_cast<float*>(decoded_.data());
+  std::byte* converted =
+      inputs_.data() + static_cast<int64_t>(place) * math::row_bytes(formats.input, hidden);
+  exchange_.kernels.decode_row(formats.dispatch, row, hidden, decoded);
+  exchange_.kernels.encode_row(formats.input, decoded, hidden, converted);
+  return converted;
+}
+
+std::byte* Incoming::output(const Arrival& arrival, size_t place) {
+  const ExchangeLayout& layout = exchange_.layout;
+  if (is_here(arrival.source)) {
+    return exchange_.fabric.mapped(arrival.source).data() +
+           layout.result(id_.seq, arrival.token, arrival.k);
+  }
+  return results_.data() + static_cast<int64_t>(place) * layout.result_bytes();
+}
+
+Status Incoming::finish() {
+  const ExchangeLayout& layout = exchange_.layout;
+  for (size_t i = 0; i < batch_.size(); ++i) {
+    const Arrival& arrival = batch_[i];
+    ++sources_[at(arrival.source)].returned;
+    if (is_here(arrival.source)) continue;
+    WD_TRY(exchange_.fabric.put(arrival.source, layout.result(id_.seq, arrival.token, arrival.k),
+                                {out_[i], static_cast<size_t>(layout.result_bytes())}));
+  }
+  batch_.clear();
+  return answer();
+}
+
+Status Incoming::answer() {
+  for (int32_t r = 0; r < exchange_.num_ranks(); ++r) {
+    Source& source = sources_[static_cast<size_t>(r)];
+    if (source.is_answered || source.returned != source.total) continue;
+    source.is_answered = true;
+    WD_TRY(exchange_.fabric.signal(RankId{r}, kCombineChannel,
+                                   encode(id_, CombineWord{source.returned})));
+  }
+  return {};
+}
+
+}  // namespace wideep::ep

@@ -1,0 +1,186 @@
+#include "ep/outgoing.h"
+
+#include "base/check.h"
+
+#include <algorithm>
+
+namespace wideep::ep {
+namespace {
+
+size_t at(RankId rank) {
+  return static_cast<size_t>(index(rank));
+}
+
+// The candidate whose turn it is.
+SlotAddress in_turn(std::span<const SlotAddress> candidates, int64_t turn) {
+  return candidates[static_cast<size_t>(turn) % candidates.size()];
+}
+
+}  // namespace
+
+Outgoing::Outgoing(Exchange exchange)
+    : exchange_(exchange),
+      peers_(static_cast<size_t>(exchange.num_ranks())),
+      sums_(static_cast<size_t>(exchange.pool.num_threads() * exchange.options.shape.hidden) *
+            sizeof(float)) {
+  const ExchangeShape& shape = exchange.options.shape;
+  const auto entries_max = static_cast<size_t>(exchange.layout.entries_max());
+  weights_.reserve(entries_max);
+  targets_.reserve(entries_max);
+  for (Peer& peer : peers_)
+    peer.entries.reserve(entries_max);
+  for (const std::vector<RankId>& ranks : exchange.fabric.shape().ranks_by_node()) {
+    if (exchange.fabric.shape().same_node(ranks.front(), exchange.rank())) continue;
+    remote_nodes_.push_back(
+        {.ranks = ranks,
+         .region = exchange.layout.region_of(exchange.rank(), ranks.front()),
+         .is_wanted = std::vector<uint8_t>(static_cast<size_t>(shape.tokens_max))});
+  }
+}
+
+Status Outgoing::dispatch(const ExchangeId& id,
+                          MatrixView<const float> h,
+                          const Routing& routing,
+                          int64_t chunk) {
+  id_ = id;
+  num_tokens_ = h.rows;
+  weights_.assign(routing.weights.begin(), routing.weights.end());
+  choose_targets(routing);
+  int64_t begin = 0;
+  do {
+    const int64_t end = std::min(begin + chunk, num_tokens_);
+    WD_TRY(send_chunk(h, begin, end));
+    begin = end;
+  } while (begin < num_tokens_);
+  return {};
+}
+
+// Who computes which row. Everything is known before anything is sent, so that the first word
+// already carries the total.
+void Outgoing::choose_targets(const Routing& routing) {
+  for (Peer& peer : peers_)
+    peer.total = peer.sent = 0;
+  targets_.clear();
+  for (int64_t i = 0; i < std::ssize(routing.experts); ++i) {
+    targets_.push_back(choose(routing.experts[static_cast<size_t>(i)], i / routing.top_k));
+    ++peers_[at(targets_.back().rank)].total;
+  }
+  for (int32_t r = 0; r < exchange_.num_ranks(); ++r)
+    exchange_.load.add_sent(id_.layer, RankId{r}, peers_[static_cast<size_t>(r)].total);
+}
+
+SlotAddress Outgoing::choose(ExpertId expert, int64_t token) const {
+  const std::span<const SlotAddress> replicas =
+      exchange_.placement.layer(id_.layer).replicas(expert);
+  const int64_t turn = token + index(exchange_.rank());
+  if (replicas.size() == 1 || exchange_.options.replicas == ReplicaChoice::kSpread)
+    return in_turn(replicas, turn);
+  std::vector<SlotAddress> near;
+  for (const SlotAddress& replica : replicas) {
+    if (replica.rank == exchange_.rank()) return replica;
+    if (exchange_.fabric.shape().same_node(replica.rank, exchange_.rank())) near.push_back(replica);
+  }
+  return in_turn(near.empty() ? replicas : std::span<const SlotAddress>(near), turn);
+}
+
+Status Outgoing::send_chunk(MatrixView<const float> h, int64_t begin, int64_t end) {
+  const ExchangeShape& shape = exchange_.options.shape;
+  exchange_.pool.for_each(end - begin, [&](int64_t i, int) {
+    exchange_.kernels.encode_row(
+        shape.formats.dispatch, h.row(begin + i).data(), shape.hidden,
+        exchange_.fabric.arena().data() + exchange_.layout.row(id_.seq, begin + i));
+  });
+  for (int64_t t = begin; t < end; ++t) {
+    for (int64_t k = 0; k < shape.top_k; ++k) {
+      const SlotAddress target = targets_[static_cast<size_t>(t * shape.top_k + k)];
+      peers_[at(target.rank)].entries.push_back({static_cast<uint32_t>(t),
+                                                 static_cast<uint16_t>(index(target.slot)),
+                                                 static_cast<uint16_t>(k)});
+    }
+  }
+  for (RemoteNode& node : remote_nodes_)
+    WD_TRY(send_rows(node, begin, end));
+  WD_TRY(send_lists());
+  return send_words();
+}
+
+// The rows of the chunk that any rank of the node wants, neighbours together.
+Status Outgoing::send_rows(RemoteNode& node, int64_t begin, int64_t end) {
+  std::ranges::fill(node.is_wanted, uint8_t{0});
+  for (const RankId rank : node.ranks)
+    for (const ListEntry& entry : peers_[at(rank)].entries)
+      node.is_wanted[entry.token - static_cast<size_t>(begin)] = 1;
+  const auto wanted = [&](int64_t t) { return node.is_wanted[static_cast<size_t>(t - begin)]; };
+  const ExchangeLayout& layout = exchange_.layout;
+  for (int64_t t = begin; t < end; ++t) {
+    if (!wanted(t)) continue;
+    const int64_t first = t;
+    while (t < end && wanted(t))
+      ++t;
+    const auto bytes = static_cast<size_t>((t - first) * layout.row_bytes());
+    WD_TRY(exchange_.fabric.put(
+        node.region.owner, layout.region_row(id_.seq, node.region, first),
+        exchange_.fabric.arena().subspan(static_cast<size_t>(layout.row(id_.seq, first)), bytes)));
+  }
+  return {};
+}
+
+Status Outgoing::send_lists() {
+  for (int32_t r = 0; r < exchange_.num_ranks(); ++r) {
+    Peer& peer = peers_[static_cast<size_t>(r)];
+    if (peer.entries.empty()) continue;
+    const int64_t offset = exchange_.layout.list(id_.seq, exchange_.rank()) +
+                           peer.sent * static_cast<int64_t>(sizeof(ListEntry));
+    WD_TRY(exchange_.fabric.put(RankId{r}, offset, std::as_bytes(std::span(peer.entries))));
+    peer.sent += std::ssize(peer.entries);
+    peer.entries.clear();
+  }
+  return {};
+}
+
+Status Outgoing::send_words() {
+  for (int32_t r = 0; r < exchange_.num_ranks(); ++r) {
+    const Peer& peer = peers_[static_cast<size_t>(r)];
+    WD_TRY(exchange_.fabric.signal(RankId{r}, kDispatchChannel,
+                                   encode(id_, DispatchWord{peer.sent, peer.total})));
+  }
+  return {};
+}
+
+Status Outgoing::combine(MatrixView<const float> shared, MatrixView<float> x, TimePoint deadline) {
+  WD_CHECK(x.rows == num_tokens_);
+  WD_CHECK(shared.rows == 0 || shared.rows == num_tokens_);
+  const auto op = [&] { return fmt::format("combine of layer {}", index(id_.layer)); };
+  const auto has_come = [&](RankId rank) -> Result<bool> {
+    WD_ASSIGN_OR_RETURN(const std::optional<CombineWord> word,
+                        parse_combine(exchange_.fabric.poll(rank, kCombineChannel), id_,
+                                      exchange_.layout.entries_max()));
+    if (word && word->count != peers_[at(rank)].total)
+      return error(ErrorCode::kDataLoss, "returned {} rows, {} were sent", word->count,
+                   peers_[at(rank)].total);
+    return word.has_value();
+  };
+  WD_TRY(await_all(exchange_.fabric, op, deadline, has_come));
+  const int64_t hidden = exchange_.options.shape.hidden;
+  exchange_.pool.for_each(num_tokens_, [&](int64_t t, int thread) {
+    float* sum = reinterpret_cast<float*>(sums_.data()) + thread * hidden;
+    sum_results(t, sum);
+    if (shared.rows > 0) exchange_.kernels.add(shared.row(t).data(), hidden, sum);
+    exchange_.kernels.add(sum, hidden, x.row(t).data());
+  });
+  return {};
+}
+
+// In k order, in f32: the same bits wherever the experts live.
+void Outgoing::sum_results(int64_t token, float* sum) const {
+  const ExchangeShape& shape = exchange_.options.shape;
+  std::fill_n(sum, shape.hidden, 0.0F);
+  for (int64_t k = 0; k < shape.top_k; ++k) {
+    exchange_.kernels.axpy_row(
+        weights_[static_cast<size_t>(token * shape.top_k + k)], shape.formats.combine,
+        exchange_.fabric.arena().data() + exchange_.layout.result(id_.seq, token, k), shape.hidden,
+        sum);
+  }
+}
+
+}  // namespace wideep::ep

@@ -1,0 +1,60 @@
+// The source's side of an exchange: this rank's rows leave, and their results are summed.
+//
+// Rows are encoded once, into this rank's arena, where the experts of this node read them; to
+// another node each row goes once, however many of its experts live there. Lists tell each expert
+// rank which rows it shall compute.
+#pragma once
+
+#include "base/memory.h"
+#include "ep/exchange.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace wideep::ep {
+
+class Outgoing {
+ public:
+  explicit Outgoing(Exchange exchange);
+
+  // Sends everything: rows, lists and dispatch words. `chunk`: tokens between two words.
+  Status dispatch(const ExchangeId& id,
+                  MatrixView<const float> h,
+                  const Routing& routing,
+                  int64_t chunk);
+
+  // Waits for the results and adds them: see AllToAll::combine.
+  Status combine(MatrixView<const float> shared, MatrixView<float> x, TimePoint deadline);
+
+ private:
+  struct Peer {
+    std::vector<ListEntry> entries;  // of the present chunk
+    int64_t total = 0;               // entries of this exchange
+    int64_t sent = 0;                // so far
+  };
+
+  struct RemoteNode {
+    std::vector<RankId> ranks;
+    Region region;                   // where this rank's rows go there
+    std::vector<uint8_t> is_wanted;  // [tokens of the chunk]
+  };
+
+  void choose_targets(const Routing& routing);
+  SlotAddress choose(ExpertId expert, int64_t token) const;
+  Status send_chunk(MatrixView<const float> h, int64_t begin, int64_t end);
+  Status send_rows(RemoteNode& node, int64_t begin, int64_t end);
+  Status send_lists();
+  Status send_words();
+  void sum_results(int64_t token, float* sum) const;
+
+  Exchange exchange_;
+  ExchangeId id_;
+  int64_t num_tokens_ = 0;
+  std::vector<float> weights_;        // [num_tokens][top_k]
+  std::vector<SlotAddress> targets_;  // [num_tokens][top_k]
+  std::vector<Peer> peers_;           // [num_ranks]
+  std::vector<RemoteNode> remote_nodes_;
+  AlignedBuffer sums_;  // [threads][hidden] f32
+};
+
+}  // namespace wideep::ep

@@ -1,0 +1,98 @@
+// A group of ranks in simulation around one scenario, and what the judge says about it.
+#pragma once
+
+#include "ep/fabric_all_to_all.h"
+#include "ep/reference_all_to_all.h"
+#include "ep/test_scenario.h"
+#include "fabric/sim.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace wideep::ep {
+
+using Rows = std::vector<std::vector<float>>;  // [rank], what run_scenario returns
+
+// What the judge says.
+inline Rows reference_rows(const Scenario& scenario) {
+  const Placement placement =
+      Placement::linear(scenario.num_layers, scenario.num_experts, scenario.num_ranks);
+  ReferenceBoard board(placement, scenario.formats);
+  Rows rows(static_cast<size_t>(scenario.num_ranks));
+  std::vector<std::thread> threads;
+  for (int32_t r = 0; r < scenario.num_ranks; ++r) {
+    threads.emplace_back([&, r] {
+      ReferenceAllToAll exchange(board, RankId{r});
+      auto result = run_scenario(scenario, exchange, placement, RankId{r});
+      EXPECT_TRUE(result.has_value()) << result.error().message;
+      if (result) rows[static_cast<size_t>(r)] = *std::move(result);
+    });
+  }
+  for (std::thread& thread : threads)
+    thread.join();
+  return rows;
+}
+
+struct SimGroup {
+  Scenario scenario;
+  Placement placement = Placement::linear(1, 1, 1);
+  std::vector<int> nodes;
+  ExchangeOptions options;
+  fabric::SimOptions sim;
+
+  fabric::Shape shape() const {
+    fabric::Shape shape{.num_channels = kNumChannels};
+    for (const int node : nodes)
+      shape.node_of.push_back(NodeId{node});
+    shape.arena_bytes = ExchangeLayout(options.shape, shape.node_of).arena_bytes();
+    return shape;
+  }
+};
+
+inline SimGroup sim_group(const Scenario& scenario, std::vector<int> nodes) {
+  SimGroup group{
+      .scenario = scenario,
+      .placement = Placement::linear(scenario.num_layers, scenario.num_experts, scenario.num_ranks),
+      .nodes = std::move(nodes)};
+  group.options.shape = {.hidden = scenario.hidden,
+                         .top_k = scenario.top_k,
+                         .tokens_max = scenario.tokens_max,
+                         .formats = scenario.formats};
+  group.sim.seed = scenario.seed;
+  return group;
+}
+
+struct Outcome {
+  Rows rows;
+  fabric::SimReport report;
+};
+
+using Body = std::function<Status(FabricAllToAll&, fabric::Fabric&)>;
+
+inline fabric::SimReport on_every_rank(const SimGroup& group, const Body& body) {
+  return fabric::simulate(group.shape(), group.sim, [&](fabric::Fabric& fabric) -> Status {
+    ThreadPool pool({.num_threads = 1});
+    WD_ASSIGN_OR_RETURN(auto exchange,
+                        FabricAllToAll::create(fabric, group.placement, math::reference_kernels(),
+                                               pool, group.options));
+    return body(*exchange, fabric);
+  });
+}
+
+inline Outcome run(const SimGroup& group) {
+  Outcome outcome{.rows = Rows(static_cast<size_t>(group.scenario.num_ranks))};
+  outcome.report =
+      on_every_rank(group, [&](FabricAllToAll& exchange, fabric::Fabric& fabric) -> Status {
+        WD_ASSIGN_OR_RETURN(outcome.rows[static_cast<size_t>(index(fabric.rank()))],
+                            run_scenario(group.scenario, exchange, group.placement, fabric.rank()));
+        return {};
+      });
+  return outcome;
+}
+
+}  // namespace wideep::ep
