@@ -1,13 +1,12 @@
-// EPLB: hierarchical where the router's groups divide over the nodes, else global (the same with
-// one node and one group). Ties go to the lowest index, so that every rank computes the same.
-#include "base/check.h"
-#include "ep/placement.h"
+#include "ep/balance.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
 
+// Hierarchical where the router's groups divide over the nodes, else global (the same with one node
+// and one group). Ties go to the lowest index, so that every rank computes the same.
 namespace wideep::ep {
 namespace {
 

@@ -54,11 +54,11 @@ Result<std::unique_ptr<FabricAllToAll>> FabricAllToAll::create(fabric::Fabric& f
                                                                ThreadPool& pool,
                                                                const ExchangeOptions& options) {
   WD_TRY(validate_all(fabric, placement, options));
-  return std::unique_ptr<FabricAllToAll>(
-      new FabricAllToAll(fabric, placement, kernels, pool, options));
+  return std::make_unique<FabricAllToAll>(Checked{}, fabric, placement, kernels, pool, options);
 }
 
-FabricAllToAll::FabricAllToAll(fabric::Fabric& fabric,
+FabricAllToAll::FabricAllToAll(Checked,
+                               fabric::Fabric& fabric,
                                const Placement& placement,
                                const math::Kernels& kernels,
                                ThreadPool& pool,
@@ -140,9 +140,9 @@ Status FabricAllToAll::combine(MatrixView<const float> shared, MatrixView<float>
   return remember(outgoing_.combine(shared, x, step_.deadline()));
 }
 
-Status FabricAllToAll::sleep(TimePoint until) {
+Status FabricAllToAll::sleep_until(TimePoint until) {
   if (failure_) return std::unexpected(*failure_);
-  return remember(step_.sleep(until));
+  return remember(step_.sleep_until(until));
 }
 
 }  // namespace wideep::ep

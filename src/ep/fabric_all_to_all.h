@@ -45,6 +45,8 @@
 namespace wideep::ep {
 
 class FabricAllToAll final : public AllToAll {
+  struct Checked {};  // what only create() can hand in
+
  public:
   // Borrows all but the options; one per epoch. The fabric needs kNumChannels and arenas of
   // ExchangeLayout(options.shape, node_of).arena_bytes().
@@ -53,6 +55,12 @@ class FabricAllToAll final : public AllToAll {
                                                         const math::Kernels& kernels,
                                                         ThreadPool& pool,
                                                         const ExchangeOptions& options);
+  FabricAllToAll(Checked checked,
+                 fabric::Fabric& fabric,
+                 const Placement& placement,
+                 const math::Kernels& kernels,
+                 ThreadPool& pool,
+                 const ExchangeOptions& options);
 
   Result<StepProgram> begin_step(const StepWish& wish) override;
   Status start_dispatch(LayerId layer, MatrixView<const float> h, const Routing& routing) override;
@@ -64,7 +72,7 @@ class FabricAllToAll final : public AllToAll {
 
   // While the group sleeps: blocks until another rank has opened a step, wake() was called, or
   // `until`. kPeerLost as everywhere.
-  Status sleep(TimePoint until);
+  Status sleep_until(TimePoint until);
 
   // Ends a sleep, the present or the next. Any thread.
   void wake() { step_.wake(); }
@@ -76,12 +84,6 @@ class FabricAllToAll final : public AllToAll {
 
  private:
   enum class Phase { kNoStep, kReady, kDispatched, kComputed };
-
-  FabricAllToAll(fabric::Fabric& fabric,
-                 const Placement& placement,
-                 const math::Kernels& kernels,
-                 ThreadPool& pool,
-                 const ExchangeOptions& options);
 
   Status check(MatrixView<const float> h, const Routing& routing) const;
   // Passes a result on; an error is remembered.

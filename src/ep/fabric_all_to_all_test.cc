@@ -1,5 +1,9 @@
 #include "ep/fabric_all_to_all.h"
 
+#include "ep/balance.h"
+#include "ep/incoming.h"
+#include "ep/outgoing.h"
+#include "ep/reference_all_to_all.h"
 #include "ep/test_group.h"
 
 #include <gmock/gmock.h>

@@ -43,7 +43,8 @@ Incoming::Incoming(Exchange exchange)
   if (shape.formats.input != shape.formats.dispatch) {
     const int64_t row_bytes = math::row_bytes(shape.formats.input, shape.hidden);
     inputs_ = AlignedBuffer(rows_max * static_cast<size_t>(row_bytes));
-    decoded_ = AlignedBuffer(static_cast<size_t>(shape.hidden) * sizeof(float));
+    decoded_ =
+        AlignedBuffer(static_cast<size_t>(math::row_bytes(math::RowFormat::kF32, shape.hidden)));
   }
 }
 

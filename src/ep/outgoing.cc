@@ -21,8 +21,9 @@ SlotAddress in_turn(std::span<const SlotAddress> candidates, int64_t turn) {
 Outgoing::Outgoing(Exchange exchange)
     : exchange_(exchange),
       peers_(static_cast<size_t>(exchange.num_ranks())),
-      sums_(static_cast<size_t>(exchange.pool.num_threads() * exchange.options.shape.hidden) *
-            sizeof(float)) {
+      sums_(static_cast<size_t>(
+          exchange.pool.num_threads() *
+          math::row_bytes(math::RowFormat::kF32, exchange.options.shape.hidden))) {
   const ExchangeShape& shape = exchange.options.shape;
   const auto entries_max = static_cast<size_t>(exchange.layout.entries_max());
   weights_.reserve(entries_max);
@@ -163,7 +164,8 @@ Status Outgoing::combine(MatrixView<const float> shared, MatrixView<float> x, Ti
   WD_TRY(await_all(exchange_.fabric, op, deadline, has_come));
   const int64_t hidden = exchange_.options.shape.hidden;
   exchange_.pool.for_each(num_tokens_, [&](int64_t t, int thread) {
-    float* sum = reinterpret_cast<float*>(sums_.data()) + thread * hidden;
+    auto* sum = reinterpret_cast<float*>(sums_.data() +
+                                         thread * math::row_bytes(math::RowFormat::kF32, hidden));
     sum_results(t, sum);
     if (shared.rows > 0) exchange_.kernels.add(shared.row(t).data(), hidden, sum);
     exchange_.kernels.add(sum, hidden, x.row(t).data());

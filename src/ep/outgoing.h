@@ -54,7 +54,7 @@ class Outgoing {
   std::vector<SlotAddress> targets_;  // [num_tokens][top_k]
   std::vector<Peer> peers_;           // [num_ranks]
   std::vector<RemoteNode> remote_nodes_;
-  AlignedBuffer sums_;  // [threads][hidden] f32
+  AlignedBuffer sums_;  // [threads] f32 rows
 };
 
 }  // namespace wideep::ep

@@ -93,7 +93,7 @@ bool StepAgreement::is_open() const {
   return false;
 }
 
-Status StepAgreement::sleep(TimePoint until) {
+Status StepAgreement::sleep_until(TimePoint until) {
   const auto ready = [&] {
     return woken_.load(std::memory_order_acquire) || is_open() || fabric_.clock().now() >= until;
   };

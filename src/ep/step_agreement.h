@@ -26,7 +26,7 @@ class StepAgreement {
   Result<StepProgram> begin(const StepWish& wish);
 
   // Blocks until another rank has opened the next step, wake() was called, or `until`.
-  Status sleep(TimePoint until);
+  Status sleep_until(TimePoint until);
   void wake();
   // Another rank has opened the step that this rank would begin next.
   bool is_open() const;

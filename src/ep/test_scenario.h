@@ -83,37 +83,38 @@ inline void scenario_expert(const Scenario& s,
 // Called after each batch with (slot, rows): what a test may count.
 using ScenarioObserver = std::function<void(LayerId, const ExpertRows&)>;
 
-inline Status scenario_layer(const Scenario& s,
-                             AllToAll& exchange,
-                             const Placement& placement,
-                             RankId rank,
-                             LayerId layer,
-                             uint64_t key,
-                             Matrix<float>& x,
-                             const ScenarioObserver& observer) {
+struct ScenarioRank {
+  const Scenario& scenario;
+  AllToAll& exchange;
+  const Placement& placement;
+  RankId rank{};
+  ScenarioObserver observer;
+};
+
+inline Status scenario_layer(const ScenarioRank& r, LayerId layer, uint64_t key, Matrix<float>& x) {
   std::vector<ExpertId> experts;
   std::vector<float> weights;
-  scenario_routing(s, key, x.rows(), experts, weights);
+  scenario_routing(r.scenario, key, x.rows(), experts, weights);
   Matrix<float> shared(x.rows(), x.cols());
   for (int64_t i = 0; i < x.rows() * x.cols(); ++i)
     shared.data()[i] = 0.5F * x.data()[i];
-  WD_TRY(exchange.start_dispatch(
+  WD_TRY(r.exchange.start_dispatch(
       layer, x.view(),
-      {.num_tokens = x.rows(), .top_k = s.top_k, .experts = experts, .weights = weights}));
+      {.num_tokens = x.rows(), .top_k = r.scenario.top_k, .experts = experts, .weights = weights}));
   for (;;) {
-    WD_ASSIGN_OR_RETURN(const ExpertBatch batch, exchange.next_experts());
+    WD_ASSIGN_OR_RETURN(const ExpertBatch batch, r.exchange.next_experts());
     if (batch.experts.empty()) break;
     for (const ExpertRows& rows : batch.experts) {
-      const ExpertId expert = placement.layer(layer).expert_at({rank, rows.slot});
+      const ExpertId expert = r.placement.layer(layer).expert_at({r.rank, rows.slot});
       for (size_t i = 0; i < rows.in.size(); ++i)
-        scenario_expert(s, expert, rows.in[i], rows.out[i]);
-      if (observer) observer(layer, rows);
+        scenario_expert(r.scenario, expert, rows.in[i], rows.out[i]);
+      if (r.observer) r.observer(layer, rows);
     }
-    WD_TRY(exchange.finish(batch));
+    WD_TRY(r.exchange.finish(batch));
   }
   // Every other layer has no shared expert.
   const MatrixView<const float> none;
-  return exchange.combine(index(layer) % 2 == 0 ? shared.view() : none, x.view());
+  return r.exchange.combine(index(layer) % 2 == 0 ? shared.view() : none, x.view());
 }
 
 // All of it on one rank: every x of every step, one after the other.
@@ -140,7 +141,7 @@ inline Result<std::vector<float>> run_scenario(const Scenario& s,
       const uint64_t key =
           scenario_bits(s, static_cast<uint64_t>(step), 3 + static_cast<uint64_t>(layer),
                         static_cast<uint64_t>(index(rank)));
-      WD_TRY(scenario_layer(s, exchange, placement, rank, LayerId{layer}, key, x, observer));
+      WD_TRY(scenario_layer({s, exchange, placement, rank, observer}, LayerId{layer}, key, x));
       // Keeps values in range over the layers.
       for (int64_t i = 0; i < x.rows() * x.cols(); ++i)
         x.data()[i] *= 0.0625F;

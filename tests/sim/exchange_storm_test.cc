@@ -1,0 +1,255 @@
+// Storms: thousands of groups, each with its own shape, delays and accidents, all from one seed.
+// What must hold in each: nobody hangs; either the bits are the judge's, or the error names the
+// rank that died. `sim_test --seeds=20000` runs more; `--first=S --seeds=1` replays the seed of a
+// failure.
+#include "ep/balance.h"
+#include "ep/test_group.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+namespace wideep::ep {
+namespace {
+
+using math::RowFormat;
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+struct Seeds {
+  uint64_t first = 1;
+  uint64_t count = 0;  // 0: the test's own
+};
+
+Seeds from_command_line;
+
+Seeds seeds(uint64_t count) {
+  Seeds chosen = from_command_line;
+  if (chosen.count == 0) chosen.count = count;
+  return chosen;
+}
+
+RowFormats random_formats(Random& random) {
+  constexpr RowFormat kAll[] = {RowFormat::kF32, RowFormat::kBf16, RowFormat::kInt8,
+                                RowFormat::kFp8};
+  return {.dispatch = kAll[random.below(4)],
+          .input = kAll[random.below(4)],
+          .combine = random.below(2) == 0 ? RowFormat::kF32 : RowFormat::kBf16};
+}
+
+// One to eight ranks on one to four nodes, in any order; any format, mode, replica and chunk.
+SimGroup random_group(uint64_t seed) {
+  Random random(seed);
+  const Scenario scenario{.seed = seed,
+                          .num_ranks = 1 + static_cast<int32_t>(random.below(8)),
+                          .num_experts = 4 + static_cast<int32_t>(random.below(12)),
+                          .top_k = 1 + static_cast<int64_t>(random.below(4)),
+                          .hidden = 16 + static_cast<int64_t>(random.below(100)),
+                          .num_layers = 1 + static_cast<int32_t>(random.below(3)),
+                          .num_steps = 1 + static_cast<int32_t>(random.below(4)),
+                          .tokens_max = 1 + static_cast<int64_t>(random.below(12)),
+                          .formats = random_formats(random)};
+  const uint64_t num_nodes = 1 + random.below(4);
+  std::vector<int> nodes;
+  for (int32_t r = 0; r < scenario.num_ranks; ++r)
+    nodes.push_back(static_cast<int>(random.below(num_nodes)));
+  SimGroup group = sim_group(scenario, nodes);
+  if (random.below(2) == 0) {
+    std::vector<double> load;
+    for (int32_t e = 0; e < scenario.num_experts; ++e)
+      load.push_back(random.uniform() * random.uniform());
+    const int32_t per_rank = (scenario.num_experts + scenario.num_ranks - 1) / scenario.num_ranks +
+                             static_cast<int32_t>(random.below(3));
+    const auto placed = balance({.load = load,
+                                 .num_ranks = scenario.num_ranks,
+                                 .num_slots = per_rank * scenario.num_ranks});
+    group.placement = Placement(std::vector(static_cast<size_t>(scenario.num_layers), *placed));
+  }
+  group.options.replicas = random.below(2) == 0 ? ReplicaChoice::kSpread : ReplicaChoice::kNearest;
+  group.options.low_latency_tokens_max = random.below(2) == 0 ? 128 : 2;
+  group.options.chunk_tokens = 1 + static_cast<int64_t>(random.below(5));
+  group.options.row_block = 1 + static_cast<int64_t>(random.below(8));
+  group.options.batch_rows_max =
+      random.below(2) == 0 ? 4096 : 1 + static_cast<int64_t>(random.below(9));
+  group.options.first_seq = UINT64_MAX - random.below(8);
+  group.sim.delay_max = microseconds{2 + static_cast<int64_t>(random.below(200))};
+  group.sim.preempt_chance = 0.5 * random.uniform();
+  return group;
+}
+
+void expect_judged(const SimGroup& group, const Outcome& outcome) {
+  const Rows expected = reference_rows(group.scenario);
+  for (size_t r = 0; r < expected.size(); ++r) {
+    ASSERT_TRUE(outcome.report.status[r].has_value()) << outcome.report.status[r].error().message;
+    ASSERT_EQ(outcome.rows[r].size(), expected[r].size());
+    ASSERT_EQ(
+        std::memcmp(outcome.rows[r].data(), expected[r].data(), expected[r].size() * sizeof(float)),
+        0)
+        << "rank " << r;
+  }
+}
+
+TEST(ExchangeStorm, DelaysAndReorderingNeverChangeABit) {
+  const Seeds run_these = seeds(600);
+  for (uint64_t seed = run_these.first; seed < run_these.first + run_these.count; ++seed) {
+    SCOPED_TRACE("replay with --seeds=1 --first=" + std::to_string(seed));
+    const SimGroup group = random_group(seed);
+    expect_judged(group, run(group));
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(ExchangeStorm, PausesBelowTheDeadlineNeverChangeABit) {
+  const Seeds run_these = seeds(200);
+  for (uint64_t seed = run_these.first; seed < run_these.first + run_these.count; ++seed) {
+    SCOPED_TRACE("replay with --seeds=1 --first=" + std::to_string(seed));
+    SimGroup group = random_group(seed);
+    Random random(seed + 1);
+    for (int i = 0; i < 3; ++i) {
+      group.sim.faults.push_back({.kind = fabric::SimFault::Kind::kPause,
+                                  .at = microseconds{static_cast<int64_t>(random.below(2000))},
+                                  .rank = RankId{static_cast<int32_t>(random.below(
+                                      static_cast<uint64_t>(group.scenario.num_ranks)))},
+                                  .length = milliseconds{static_cast<int64_t>(random.below(900))}});
+    }
+    expect_judged(group, run(group));
+    if (HasFatalFailure()) return;
+  }
+}
+
+// A rank that died says so itself (kCancelled); a survivor either had all it needed or names it.
+void expect_named(const SimGroup& group, const Outcome& outcome, RankId dead) {
+  const std::string named = fmt::format("rank {} lost", index(dead));
+  const Rows expected = reference_rows(group.scenario);
+  for (size_t r = 0; r < outcome.rows.size(); ++r) {
+    const Status& status = outcome.report.status[r];
+    if (status) {
+      EXPECT_EQ(std::memcmp(outcome.rows[r].data(), expected[r].data(),
+                            expected[r].size() * sizeof(float)),
+                0)
+          << "rank " << r;
+      continue;
+    }
+    if (status.error().code == ErrorCode::kCancelled) {
+      EXPECT_EQ(static_cast<int32_t>(r), index(dead));
+      continue;
+    }
+    EXPECT_EQ(status.error().code, ErrorCode::kPeerLost) << status.error().message;
+    EXPECT_THAT(status.error().message, testing::HasSubstr(named)) << "on rank " << r;
+  }
+}
+
+TEST(ExchangeStorm, WhenARankIsKilledEveryOtherNamesItAndNobodyHangs) {
+  const Seeds run_these = seeds(600);
+  int64_t deaths = 0;
+  for (uint64_t seed = run_these.first; seed < run_these.first + run_these.count; ++seed) {
+    SCOPED_TRACE("replay with --seeds=1 --first=" + std::to_string(seed));
+    SimGroup group = random_group(seed);
+    Random random(seed + 2);
+    const RankId dead{
+        static_cast<int32_t>(random.below(static_cast<uint64_t>(group.scenario.num_ranks)))};
+    group.sim.faults.push_back({.kind = fabric::SimFault::Kind::kKill,
+                                .at = microseconds{static_cast<int64_t>(random.below(3000))},
+                                .rank = dead});
+    const Outcome outcome = run(group);
+    expect_named(group, outcome, dead);
+    EXPECT_LT(outcome.report.virtual_time, seconds{2});
+    if (!outcome.report.status[static_cast<size_t>(index(dead))]) ++deaths;
+    if (HasFailure()) return;
+  }
+  if (run_these.count >= 100) EXPECT_GT(deaths, static_cast<int64_t>(run_these.count) / 5);
+}
+
+TEST(ExchangeStorm, WhenARankIsStoppedTooLongItIsNamedByAllEvenByItself) {
+  const Seeds run_these = seeds(200);
+  for (uint64_t seed = run_these.first; seed < run_these.first + run_these.count; ++seed) {
+    SCOPED_TRACE("replay with --seeds=1 --first=" + std::to_string(seed));
+    SimGroup group = random_group(seed);
+    Random random(seed + 3);
+    const RankId stopped{
+        static_cast<int32_t>(random.below(static_cast<uint64_t>(group.scenario.num_ranks)))};
+    group.sim.faults.push_back({.kind = fabric::SimFault::Kind::kPause,
+                                .at = microseconds{static_cast<int64_t>(random.below(1000))},
+                                .rank = stopped,
+                                .length = seconds{20}});
+    const Outcome outcome = run(group);
+    expect_named(group, outcome, stopped);
+    EXPECT_LT(outcome.report.virtual_time, seconds{22});
+    if (HasFailure()) return;
+  }
+}
+
+TEST(ExchangeStorm, WhenALinkIsCutBothSidesEndWithinTheLivenessDeadline) {
+  const Seeds run_these = seeds(200);
+  for (uint64_t seed = run_these.first; seed < run_these.first + run_these.count; ++seed) {
+    SCOPED_TRACE("replay with --seeds=1 --first=" + std::to_string(seed));
+    SimGroup group = random_group(seed);
+    Random random(seed + 4);
+    group.sim.faults.push_back({.kind = fabric::SimFault::Kind::kCut,
+                                .at = microseconds{static_cast<int64_t>(random.below(1000))},
+                                .node = NodeId{0},
+                                .other = NodeId{1}});
+    const Outcome outcome = run(group);
+    const Rows expected = reference_rows(group.scenario);
+    for (size_t r = 0; r < outcome.rows.size(); ++r) {
+      const Status& status = outcome.report.status[r];
+      if (status) {
+        EXPECT_EQ(std::memcmp(outcome.rows[r].data(), expected[r].data(),
+                              expected[r].size() * sizeof(float)),
+                  0);
+      } else {
+        EXPECT_EQ(status.error().code, ErrorCode::kPeerLost) << status.error().message;
+      }
+    }
+    EXPECT_LT(outcome.report.virtual_time, seconds{5});
+    if (HasFailure()) return;
+  }
+}
+
+TEST(ExchangeStorm, ASeedRunTwiceGivesTheSameTrace) {
+  for (uint64_t seed = 1; seed <= 50; ++seed) {
+    const SimGroup group = random_group(seed);
+    const Outcome first = run(group);
+    const Outcome again = run(group);
+    EXPECT_EQ(first.report.trace_hash, again.report.trace_hash) << "seed " << seed;
+  }
+}
+
+TEST(ExchangeStorm, SixtyFourRanksOnEightNodes) {
+  const Scenario scenario{.seed = 64,
+                          .num_ranks = 64,
+                          .num_experts = 96,
+                          .top_k = 6,
+                          .tokens_max = 6,
+                          .formats = {RowFormat::kBf16, RowFormat::kBf16, RowFormat::kF32}};
+  std::vector<int> nodes;
+  for (int r = 0; r < 64; ++r)
+    nodes.push_back(r / 8);
+  const SimGroup group = sim_group(scenario, nodes);
+  expect_judged(group, run(group));
+}
+
+}  // namespace
+
+void set_seeds(std::string_view argument) {
+  const auto value = [&](std::string_view name) -> uint64_t {
+    return argument.starts_with(name) ? std::strtoull(argument.data() + name.size(), nullptr, 10)
+                                      : 0;
+  };
+  if (const uint64_t first = value("--first=")) from_command_line.first = first;
+  if (const uint64_t count = value("--seeds=")) from_command_line.count = count;
+}
+
+}  // namespace wideep::ep
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  for (int i = 1; i < argc; ++i)
+    wideep::ep::set_seeds(argv[i]);
+  return RUN_ALL_TESTS();
+}
