@@ -108,6 +108,8 @@ class Engine {
   // thread.
   virtual void fail_all(const Error& reason) = 0;
 
+  // Requests whose last event has not come yet. Any thread.
+  virtual int64_t num_unfinished() const = 0;
   virtual EngineStats stats() const = 0;             // any thread
   virtual const EngineOptions& options() const = 0;  // as resolved: no zeros left
 };

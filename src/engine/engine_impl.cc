@@ -45,7 +45,11 @@ Result<SequenceId> EngineImpl::submit(Request request, EventSink sink) {
   // Names its blocks here, so that the engine thread does not have to.
   generation->sequence().block_names(options_.block_size);
   generation->timing.queued = clock_.now();
-  WD_TRY(inbox_.submit(std::move(generation)));
+  ++num_unfinished_;  // before the engine thread can count it down
+  if (Status submitted = inbox_.submit(std::move(generation)); !submitted) {
+    --num_unfinished_;
+    return std::unexpected(std::move(submitted).error());
+  }
   return id;
 }
 
@@ -200,6 +204,7 @@ void EngineImpl::close(Generation& generation) {
   inbox_.forget(id);
   scheduler_.remove(sequence);
   generations_.erase(id);
+  --num_unfinished_;
 }
 
 void EngineImpl::leave_queue(Generation& generation) {

@@ -36,6 +36,8 @@ class EngineImpl : public Engine {
   void fail_all(const Error& reason) override;
   EngineStats stats() const override;
 
+  int64_t num_unfinished() const override { return num_unfinished_; }
+
   const EngineOptions& options() const override { return options_; }
 
  private:
@@ -66,6 +68,7 @@ class EngineImpl : public Engine {
 
   Inbox inbox_;
   std::atomic<int64_t> next_id_{1};
+  std::atomic<int64_t> num_unfinished_{0};
   std::atomic<bool> is_active_{false};  // something to do besides the inbox
 
   mutable std::mutex stats_mutex_;
