@@ -52,9 +52,11 @@ struct Engine {
 
 // What a vLLM prefill answers.
 constexpr const char* kPrefillAnswer =
-    R"({"choices":[{"finish_reason":"length"}],"usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":5}},)"
-    R"("kv_transfer_params":{"do_remote_prefill":true,"do_remote_decode":false,"remote_block_ids":[[7,8]],)"
-    R"("remote_engine_id":"e1","remote_request_id":"r","remote_host":"10.1.1.1","remote_port":5600,"tp_size":1}})";
+    R"({"choices":[{"finish_reason":"length"}],)"
+    R"("usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":5}},)"
+    R"("kv_transfer_params":{"do_remote_prefill":true,"do_remote_decode":false,)"
+    R"("remote_block_ids":[[7,8]],"remote_engine_id":"e1","remote_request_id":"r",)"
+    R"("remote_host":"10.1.1.1","remote_port":5600,"tp_size":1}})";
 
 struct Pair {
   explicit Pair(SidecarOptions options = {})
@@ -95,7 +97,8 @@ struct Pair {
 };
 
 constexpr const char* kRequest =
-    R"({"model":"m","prompt":"x","max_tokens":50,"min_tokens":3,"stream":true,"stream_options":{"include_usage":true}})";
+    R"({"model":"m","prompt":"x","max_tokens":50,"min_tokens":3,"stream":true,)"
+    R"("stream_options":{"include_usage":true}})";
 
 TEST(Sidecar, SendsOneTokenToPrefillAndItsParametersVerbatimToDecode) {
   Pair pair;
