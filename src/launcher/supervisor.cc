@@ -1,0 +1,244 @@
+#include "launcher/supervisor.h"
+
+#include "base/check.h"
+#include "base/log.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <ranges>
+
+namespace wideep::launcher {
+namespace {
+
+TimePoint now() {
+  return real_clock().now();
+}
+
+void wake(int descriptor) {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(descriptor, &one, sizeof one);
+}
+
+}  // namespace
+
+std::string_view name(GroupState state) {
+  static constexpr std::array<std::string_view, 6> kNames = {"starting", "ready",    "backing off",
+                                                             "failed",   "stopping", "stopped"};
+  return kNames[static_cast<size_t>(state)];
+}
+
+Supervisor::Supervisor(SupervisorOptions options)
+    : options_(std::move(options)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  WD_CHECK(wake_ >= 0);
+}
+
+Supervisor::~Supervisor() {
+  groups_.clear();
+  close(wake_);
+}
+
+void Supervisor::add(GroupSpec spec) {
+  auto group = std::make_unique<Group>();
+  group->status.name = spec.name;
+  group->spec = std::move(spec);
+  const std::scoped_lock lock(mutex_);
+  groups_.push_back(std::move(group));
+}
+
+Status Supervisor::run() {
+  for (const auto& group : groups_)
+    start(*group);
+  const Group* given_up = failed_group();
+  while (!stopping_.load() && given_up == nullptr) {
+    wait(time_to_next_event());
+    for (const auto& group : groups_)
+      look_after(*group);
+    given_up = failed_group();
+  }
+  end_all();
+  if (given_up == nullptr) return {};
+  return error(ErrorCode::kUnavailable, "group {} failed {} times in a row; the last time: {}",
+               given_up->spec.name, given_up->failures_in_row, given_up->status.last_failure);
+}
+
+const Supervisor::Group* Supervisor::failed_group() const {
+  const auto it = std::ranges::find_if(
+      groups_, [](const auto& group) { return group->status.state == GroupState::kFailed; });
+  return it == groups_.end() ? nullptr : it->get();
+}
+
+void Supervisor::stop() {
+  stopping_.store(true);
+  wake(wake_);
+}
+
+void Supervisor::start(Group& group) {
+  group.started = now();
+  {
+    const std::scoped_lock lock(mutex_);
+    ++group.status.incarnation;
+    group.status.ready.assign(group.spec.members.size(), false);
+  }
+  for (const ProcessSpec& member : group.spec.members) {
+    auto process = Process::start(member);
+    if (!process) {
+      fail(group, process.error().message);
+      return;
+    }
+    group.processes.push_back(std::move(*process));
+  }
+  {
+    const std::scoped_lock lock(mutex_);
+    group.status.pids.clear();
+    for (const auto& process : group.processes)
+      group.status.pids.push_back(process->pid());
+  }
+  set_state(group, GroupState::kStarting);
+}
+
+// Ends what is left of the group and decides when, and whether, it starts again.
+void Supervisor::fail(Group& group, const std::string& why) {
+  if (now() - group.started >= group.spec.restart.stable_after) group.failures_in_row = 0;
+  ++group.failures_in_row;
+  drain_output(group);
+  group.processes.clear();
+  const bool give_up = group.failures_in_row > group.spec.restart.restarts_max;
+  auto backoff = group.spec.restart.backoff_first;
+  for (int i = 1; i < group.failures_in_row && backoff < group.spec.restart.backoff_max; ++i)
+    backoff *= 2;
+  backoff = std::min(backoff, group.spec.restart.backoff_max);
+  group.restart_at = now() + backoff;
+  {
+    const std::scoped_lock lock(mutex_);
+    group.status.last_failure = why;
+    group.status.pids.clear();
+  }
+  log_error("group {}: {}; {}", group.spec.name, why,
+            give_up ? "given up" : fmt::format("all of it starts again in {} ms", backoff.count()));
+  set_state(group, give_up ? GroupState::kFailed : GroupState::kBackingOff);
+}
+
+void Supervisor::look_after(Group& group) {
+  if (group.status.state == GroupState::kBackingOff) {
+    if (now() < group.restart_at) return;
+    {
+      const std::scoped_lock lock(mutex_);
+      ++group.status.num_restarts;
+    }
+    start(group);
+    return;
+  }
+  drain_output(group);
+  for (size_t i = 0; i < group.processes.size(); ++i) {
+    if (const auto status = group.processes[i]->exit_status()) {
+      fail(group, group.spec.members[i].name + ": " + status->describe());
+      return;
+    }
+  }
+  bool all_ready = false;
+  {
+    const std::scoped_lock lock(mutex_);
+    all_ready = std::ranges::all_of(group.status.ready, std::identity{});
+  }
+  if (group.status.state == GroupState::kStarting && all_ready)
+    set_state(group, GroupState::kReady);
+}
+
+void Supervisor::drain_output(Group& group) {
+  for (size_t i = 0; i < group.processes.size(); ++i) {
+    for (const std::string& line : group.processes[i]->read_lines()) {
+      if (options_.on_line) options_.on_line(group.spec.members[i].name, line);
+    }
+  }
+}
+
+void Supervisor::end_all() {
+  for (const auto& group : std::views::reverse(groups_))
+    end(*group);
+}
+
+void Supervisor::end(Group& group) {
+  set_state(group, GroupState::kStopping);
+  for (const auto& process : group.processes)
+    process->signal(SIGTERM);
+  const TimePoint give_up = now() + options_.stop_grace;
+  const auto all_gone = [&] {
+    return std::ranges::all_of(
+        group.processes, [](const auto& process) { return process->exit_status().has_value(); });
+  };
+  while (!all_gone() && now() < give_up) {
+    wait(std::min<Duration>(give_up - now(), std::chrono::milliseconds(100)));
+    drain_output(group);
+  }
+  drain_output(group);
+  group.processes.clear();
+  {
+    const std::scoped_lock lock(mutex_);
+    group.status.pids.clear();
+  }
+  set_state(group, GroupState::kStopped);
+}
+
+// Returns when a process has ended or written, somebody called wake(), or after `timeout`.
+void Supervisor::wait(Duration timeout) {
+  std::vector<pollfd> descriptors = {{wake_, POLLIN, 0}};
+  for (const auto& group : groups_) {
+    for (const auto& process : group->processes) {
+      if (!process->exit_status()) descriptors.push_back({process->exit_descriptor(), POLLIN, 0});
+      if (process->output_descriptor() >= 0)
+        descriptors.push_back({process->output_descriptor(), POLLIN, 0});
+    }
+  }
+  const auto milliseconds =
+      std::chrono::ceil<std::chrono::milliseconds>(std::max(timeout, Duration{})).count();
+  poll(descriptors.data(), descriptors.size(), static_cast<int>(milliseconds));
+  uint64_t ignored = 0;
+  [[maybe_unused]] const ssize_t got = read(wake_, &ignored, sizeof ignored);
+}
+
+Duration Supervisor::time_to_next_event() const {
+  Duration next = std::chrono::seconds(60);
+  for (const auto& group : groups_) {
+    if (group->status.state == GroupState::kBackingOff)
+      next = std::min<Duration>(next, group->restart_at - now());
+  }
+  return next;
+}
+
+void Supervisor::set_state(Group& group, GroupState state) {
+  GroupStatus copy;
+  {
+    const std::scoped_lock lock(mutex_);
+    group.status.state = state;
+    copy = group.status;
+  }
+  if (options_.on_change) options_.on_change(copy);
+}
+
+void Supervisor::report_ready(const std::string& group, int64_t incarnation, size_t index) {
+  {
+    const std::scoped_lock lock(mutex_);
+    const auto it =
+        std::ranges::find_if(groups_, [&](const auto& g) { return g->spec.name == group; });
+    if (it == groups_.end() || (*it)->status.incarnation != incarnation ||
+        index >= (*it)->status.ready.size())
+      return;
+    (*it)->status.ready[index] = true;
+  }
+  wake(wake_);
+}
+
+std::vector<GroupStatus> Supervisor::status() const {
+  const std::scoped_lock lock(mutex_);
+  std::vector<GroupStatus> all;
+  for (const auto& group : groups_)
+    all.push_back(group->status);
+  return all;
+}
+
+}  // namespace wideep::launcher

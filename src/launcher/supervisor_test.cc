@@ -1,0 +1,155 @@
+#include "launcher/supervisor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <csignal>
+#include <thread>
+
+namespace wideep::launcher {
+namespace {
+
+using std::chrono::milliseconds;
+
+ProcessSpec shell(const std::string& name,
+                  const std::string& script,
+                  std::map<std::string, std::string> environment = {}) {
+  return {name, {"/bin/sh", "-c", script}, std::move(environment)};
+}
+
+// A supervisor on its own thread, and what it said.
+class Watched {
+ public:
+  Watched()
+      : supervisor({.stop_grace = milliseconds(5000),
+                    .on_line = [this](const std::string& member,
+                                      const std::string& line) { note(member + "> " + line); },
+                    .on_change =
+                        [this](const GroupStatus& status) {
+                          note(status.name + " is " + std::string(name(status.state)));
+                        }}) {}
+
+  ~Watched() { stop(); }
+
+  void start() {
+    thread_ = std::thread([this] { result = supervisor.run(); });
+  }
+
+  void stop() {
+    supervisor.stop();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  void join() { thread_.join(); }
+
+  // Waits, at most 20 s, until `text` has been said `count` times.
+  bool hears(const std::string& text, int count = 1) {
+    std::unique_lock lock(mutex_);
+    return heard_.wait_for(lock, std::chrono::seconds(20),
+                           [&] { return std::ranges::count(said_, text) >= count; });
+  }
+
+  void note(std::string text) {
+    const std::scoped_lock lock(mutex_);
+    said_.push_back(std::move(text));
+    heard_.notify_all();
+  }
+
+  Supervisor supervisor;
+  Status result;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable heard_;
+  std::vector<std::string> said_;
+  std::thread thread_;
+};
+
+RestartOptions quick() {
+  return {.restarts_max = 3, .backoff_first = milliseconds(1), .backoff_max = milliseconds(4)};
+}
+
+TEST(Supervisor, GivesEachMemberItsEnvironmentAndPrefixesItsLines) {
+  Watched watched;
+  watched.supervisor.add(
+      {"g",
+       {shell("g-0", "echo i am $LWS_WORKER_INDEX; sleep 100", {{"LWS_WORKER_INDEX", "0"}}),
+        shell("g-1", "echo i am $LWS_WORKER_INDEX; sleep 100", {{"LWS_WORKER_INDEX", "1"}})}});
+  watched.start();
+  EXPECT_TRUE(watched.hears("g-0> i am 0"));
+  EXPECT_TRUE(watched.hears("g-1> i am 1"));
+}
+
+TEST(Supervisor, RestartsTheWholeGroupWhenOneMemberDies) {
+  Watched watched;
+  watched.supervisor.add(
+      {"g",
+       {shell("g-0", "echo up; exec sleep 100"), shell("g-1", "echo up; exec sleep 100")},
+       quick()});
+  watched.start();
+  ASSERT_TRUE(watched.hears("g-0> up"));
+  ASSERT_TRUE(watched.hears("g-1> up"));
+  const GroupStatus before = watched.supervisor.status().front();
+  kill(before.pids.at(1), SIGKILL);
+  ASSERT_TRUE(watched.hears("g is backing off"));
+  ASSERT_TRUE(watched.hears("g-0> up", 2));
+  ASSERT_TRUE(watched.hears("g-1> up", 2));
+  const GroupStatus after = watched.supervisor.status().front();
+  EXPECT_EQ(after.last_failure, "g-1: killed by SIGKILL");
+  EXPECT_EQ(after.num_restarts, 1);
+  EXPECT_NE(after.pids.at(0), before.pids.at(0));
+  EXPECT_NE(kill(before.pids.at(0), 0), 0);  // the old leader is gone
+}
+
+TEST(Supervisor, IsReadyWhenEveryMemberIsAndForgetsLateReports) {
+  Watched watched;
+  watched.supervisor.add(
+      {"g", {shell("g-0", "exec sleep 100"), shell("g-1", "exec sleep 100")}, quick()});
+  watched.start();
+  ASSERT_TRUE(watched.hears("g is starting"));
+  watched.supervisor.report_ready("g", 1, 0);
+  watched.supervisor.report_ready("g", 7, 1);
+  watched.supervisor.report_ready("g", 1, 9);
+  EXPECT_EQ(watched.supervisor.status().front().state, GroupState::kStarting);
+  watched.supervisor.report_ready("g", 1, 1);
+  EXPECT_TRUE(watched.hears("g is ready"));
+  kill(watched.supervisor.status().front().pids.at(0), SIGKILL);
+  ASSERT_TRUE(watched.hears("g is starting", 2));
+  EXPECT_EQ(watched.supervisor.status().front().ready, (std::vector<bool>{false, false}));
+}
+
+TEST(Supervisor, GivesUpAfterTooManyFailuresInARow) {
+  Watched watched;
+  watched.supervisor.add({"bad", {shell("bad-0", "exit 3")}, quick()});
+  watched.supervisor.add({"good", {shell("good-0", "exec sleep 100")}});
+  watched.start();
+  watched.join();
+  ASSERT_FALSE(watched.result);
+  EXPECT_THAT(watched.result.error().message, ::testing::HasSubstr("bad-0: exit code 3"));
+  EXPECT_EQ(watched.supervisor.status().at(1).state, GroupState::kStopped);
+}
+
+TEST(Supervisor, SaysWhenAProgramCannotBeStarted) {
+  Watched watched;
+  watched.supervisor.add({"g", {{"g-0", {"/no/such/program"}, {}}}, {.restarts_max = 0}});
+  watched.start();
+  watched.join();
+  ASSERT_FALSE(watched.result);
+  EXPECT_THAT(watched.result.error().message, ::testing::HasSubstr("No such file"));
+}
+
+TEST(Supervisor, EndsProcessesThatIgnoreSigtermAndTheirChildren) {
+  Watched watched;
+  watched.supervisor.add(
+      {"g", {shell("g-0", "trap '' TERM; sleep 1000 & echo child $!; wait; wait")}});
+  watched.start();
+  ASSERT_TRUE(watched.hears("g is starting"));
+  const int pid = watched.supervisor.status().front().pids.at(0);
+  watched.stop();
+  EXPECT_TRUE(watched.hears("g is stopped"));
+  EXPECT_NE(kill(-pid, 0), 0);  // nobody is left in its process group
+}
+
+}  // namespace
+}  // namespace wideep::launcher
