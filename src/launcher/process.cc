@@ -99,7 +99,7 @@ Result<std::unique_ptr<Process>> Process::start(const ProcessSpec& spec) {
   }
   fcntl(output[0], F_SETFL, O_NONBLOCK);
   const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
-  return std::unique_ptr<Process>(new Process(pid, pidfd, output[0]));
+  return std::make_unique<Process>(Private{}, pid, pidfd, output[0]);
 }
 
 Process::~Process() {

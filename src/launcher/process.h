@@ -31,11 +31,17 @@ struct ExitStatus {
 };
 
 class Process {
+  struct Private {};
+
  public:
   static constexpr size_t kLineBytesMax = 16 * 1024;  // longer lines are cut
 
   // kUnavailable if the program cannot be started.
   static Result<std::unique_ptr<Process>> start(const ProcessSpec& spec);
+
+  // For start() only.
+  Process(Private, int pid, int pidfd, int output) : pid_(pid), pidfd_(pidfd), output_(output) {}
+
   // Kills what still runs, and waits for it.
   ~Process();
   Process(const Process&) = delete;
@@ -57,8 +63,6 @@ class Process {
   int pid() const { return pid_; }
 
  private:
-  Process(int pid, int pidfd, int output) : pid_(pid), pidfd_(pidfd), output_(output) {}
-
   int pid_;
   int pidfd_;
   int output_;  // -1 after its end

@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <condition_variable>
 #include <csignal>
@@ -21,10 +24,13 @@ ProcessSpec shell(const std::string& name,
 // A supervisor on its own thread, and what it said.
 class Watched {
  public:
-  Watched()
-      : supervisor({.stop_grace = milliseconds(5000),
-                    .on_line = [this](const std::string& member,
-                                      const std::string& line) { note(member + "> " + line); },
+  explicit Watched(milliseconds stop_grace = milliseconds(5000))
+      : supervisor({.stop_grace = stop_grace,
+                    .on_line =
+                        [this](const std::string& member, const std::string& line) {
+                          if (on_line) on_line(line);
+                          note(member + "> " + line);
+                        },
                     .on_change =
                         [this](const GroupStatus& status) {
                           note(status.name + " is " + std::string(name(status.state)));
@@ -56,6 +62,7 @@ class Watched {
     heard_.notify_all();
   }
 
+  std::function<void(const std::string&)> on_line;
   Supervisor supervisor;
   Status result;
 
@@ -140,15 +147,21 @@ TEST(Supervisor, SaysWhenAProgramCannotBeStarted) {
 }
 
 TEST(Supervisor, EndsProcessesThatIgnoreSigtermAndTheirChildren) {
-  Watched watched;
+  Watched watched(milliseconds(50));
+  std::atomic<int> child{0};
+  watched.on_line = [&](const std::string& line) {
+    if (line.starts_with("child ")) child = std::stoi(line.substr(6));
+  };
   watched.supervisor.add(
-      {"g", {shell("g-0", "trap '' TERM; sleep 1000 & echo child $!; wait; wait")}});
+      {"g", {shell("g-0", "trap '' TERM; sleep 1000 & echo child $!; echo up; wait; wait")}});
   watched.start();
-  ASSERT_TRUE(watched.hears("g is starting"));
-  const int pid = watched.supervisor.status().front().pids.at(0);
+  ASSERT_TRUE(watched.hears("g-0> up"));
+  pollfd child_ended = {static_cast<int>(syscall(SYS_pidfd_open, child.load(), 0)), POLLIN, 0};
+  ASSERT_GE(child_ended.fd, 0);
   watched.stop();
   EXPECT_TRUE(watched.hears("g is stopped"));
-  EXPECT_NE(kill(-pid, 0), 0);  // nobody is left in its process group
+  EXPECT_EQ(poll(&child_ended, 1, 20'000), 1);
+  close(child_ended.fd);
 }
 
 }  // namespace
