@@ -267,6 +267,27 @@ TEST(FabricAllToAll, RefusesToStartWithAFabricThatDoesNotFit) {
   EXPECT_TRUE(refuse(one.shape(), options));
 }
 
+// The real shared memory, with ranks as threads, so that a thread sanitizer sees both ends.
+TEST(FabricAllToAll, GivesTheBitsOfTheJudgeOverSharedMemory) {
+  for (const int32_t n : {1, 2, 3, 5}) {
+    const Scenario scenario{.seed = 77,
+                            .num_ranks = n,
+                            .num_experts = 9,
+                            .top_k = 3,
+                            .num_layers = 3,
+                            .num_steps = 20,
+                            .tokens_max = 20,
+                            .formats = {RowFormat::kBf16, RowFormat::kInt8, RowFormat::kF32}};
+    SimGroup group = sim_group(scenario, std::vector<int>(static_cast<size_t>(n)));
+    const Rows expected = reference_rows(scenario);
+    EXPECT_EQ(run_on_threads(group), expected);
+    group.options.low_latency_tokens_max = 0;
+    group.options.chunk_tokens = 3;
+    group.options.row_block = 8;
+    EXPECT_EQ(run_on_threads(group), expected);
+  }
+}
+
 TEST(FabricAllToAll, CountsRowsPerExpertAndPerDestination) {
   Scenario scenario{.num_ranks = 2, .num_experts = 4, .formats = kAllF32};
   const SimGroup one = sim_group(scenario, {0, 0});

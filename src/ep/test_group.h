@@ -4,6 +4,7 @@
 #include "ep/fabric_all_to_all.h"
 #include "ep/reference_all_to_all.h"
 #include "ep/test_scenario.h"
+#include "fabric/group_fabric.h"
 #include "fabric/sim.h"
 
 #include <gtest/gtest.h>
@@ -93,6 +94,39 @@ inline Outcome run(const SimGroup& group) {
         return {};
       });
   return outcome;
+}
+
+// One rank of a group over any fabric.
+inline Result<std::vector<float>> run_on(fabric::Fabric& fabric, const SimGroup& group) {
+  ThreadPool pool({.num_threads = 1});
+  WD_ASSIGN_OR_RETURN(auto exchange,
+                      FabricAllToAll::create(fabric, group.placement, math::reference_kernels(),
+                                             pool, group.options));
+  return run_scenario(group.scenario, *exchange, group.placement, fabric.rank());
+}
+
+// The same over shared memory, ranks as threads.
+inline Rows run_on_threads(const SimGroup& group) {
+  const fabric::Shape shape = group.shape();
+  auto local = fabric::hand_over_in_process(shape);
+  EXPECT_TRUE(local.has_value());
+  Rows rows(static_cast<size_t>(shape.num_ranks()));
+  std::vector<std::thread> threads;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    threads.emplace_back([&, r] {
+      const RankId rank{static_cast<int32_t>(r)};
+      auto fabric =
+          fabric::GroupFabric::create(shape, rank, std::move((*local)[r]),
+                                      {.wait = fabric::WaitPolicy::for_node(shape.num_ranks(), 1)});
+      EXPECT_TRUE(fabric.has_value());
+      auto result = run_on(**fabric, group);
+      EXPECT_TRUE(result.has_value()) << result.error().message;
+      if (result) rows[r] = *std::move(result);
+    });
+  }
+  for (std::thread& thread : threads)
+    thread.join();
+  return rows;
 }
 
 }  // namespace wideep::ep

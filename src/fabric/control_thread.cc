@@ -1,0 +1,70 @@
+#include "fabric/control_thread.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+namespace wideep::fabric {
+
+Status ControlThread::open() {
+  epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
+  stop_event_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!epoll_ || !stop_event_)
+    return error(ErrorCode::kExhausted, "control thread: {}", std::strerror(errno));
+  return watch(stop_event_.get(), EPOLLIN, [this](uint32_t) { is_stopping_ = true; });
+}
+
+void ControlThread::start(Duration period, std::function<void()> on_tick) {
+  thread_ = std::thread([this, period, tick = std::move(on_tick)] { run(period, tick); });
+}
+
+void ControlThread::stop() {
+  if (!thread_.joinable()) return;
+  eventfd_write(stop_event_.get(), 1);
+  thread_.join();
+}
+
+Status ControlThread::watch(int fd, uint32_t epoll_events, OnEvents on_events) {
+  epoll_event event{.events = epoll_events, .data = {.fd = fd}};
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return error(ErrorCode::kExhausted, "control thread: watch: {}", std::strerror(errno));
+  watched_[fd] = std::make_shared<OnEvents>(std::move(on_events));
+  return {};
+}
+
+void ControlThread::unwatch(int fd) {
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  watched_.erase(fd);
+}
+
+void ControlThread::change(int fd, uint32_t epoll_events) {
+  epoll_event event{.events = epoll_events, .data = {.fd = fd}};
+  epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event);
+}
+
+void ControlThread::run(Duration period, const std::function<void()>& on_tick) {
+  const Clock& clock = real_clock();
+  TimePoint next_tick = clock.now();
+  std::array<epoll_event, 64> events;
+  while (!is_stopping_) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(next_tick - clock.now());
+    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
+                                 static_cast<int>(std::max<int64_t>(left.count(), 0)));
+    for (int i = 0; i < count; ++i) {
+      const auto watched = watched_.find(events[static_cast<size_t>(i)].data.fd);
+      if (watched == watched_.end()) continue;  // unwatched by an earlier event of this round
+      const std::shared_ptr<OnEvents> call = watched->second;
+      (*call)(events[static_cast<size_t>(i)].events);
+    }
+    // Events first: after a long stop this thread shall hear what was said before it judges.
+    if (clock.now() < next_tick) continue;
+    on_tick();
+    next_tick = clock.now() + period;
+  }
+}
+
+}  // namespace wideep::fabric

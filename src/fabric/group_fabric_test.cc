@@ -1,0 +1,276 @@
+#include "fabric/group_fabric.h"
+
+#include "fabric/arena.h"
+#include "fabric/handover.h"
+#include "fabric/test_processes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace wideep::fabric {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr ChannelId kChannel{0};
+
+Shape shape_of(int32_t num_ranks) {
+  return {.node_of = std::vector<NodeId>(static_cast<size_t>(num_ranks)),
+          .epoch = 7,
+          .arena_bytes = 4096,
+          .num_channels = 2};
+}
+
+GroupFabricOptions options_for(int32_t num_ranks) {
+  return {.wait = WaitPolicy::for_node(num_ranks, 2)};
+}
+
+// Runs `body` on ranks that are threads of this process.
+std::vector<Status> on_threads(const Shape& shape, const std::function<Status(Fabric&)>& body) {
+  auto local = hand_over_in_process(shape);
+  EXPECT_TRUE(local.has_value());
+  std::vector<Status> status(static_cast<size_t>(shape.num_ranks()));
+  std::vector<std::thread> threads;
+  for (size_t r = 0; r < status.size(); ++r) {
+    threads.emplace_back([&, r] {
+      auto fabric = GroupFabric::create(shape, RankId{static_cast<int32_t>(r)},
+                                        std::move((*local)[r]), options_for(shape.num_ranks()));
+      status[r] = fabric ? body(**fabric) : std::unexpected(fabric.error());
+    });
+  }
+  for (std::thread& thread : threads)
+    thread.join();
+  return status;
+}
+
+// All wait until all have signalled `seq` or later.
+Status barrier(Fabric& fabric, uint64_t seq) {
+  for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r)
+    WD_TRY(fabric.signal(RankId{r}, kChannel, {.seq = seq}));
+  const auto missing = [&] {
+    std::vector<RankId> behind;
+    for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r)
+      if (fabric.poll(RankId{r}, kChannel).value_or(Signal{}).seq < seq)
+        behind.push_back(RankId{r});
+    return behind;
+  };
+  const auto ready = [&] { return missing().empty(); };
+  const auto what = [&] { return fmt::format("barrier {}", seq); };
+  return fabric.wait({.ready = ready, .what = what, .missing = missing},
+                     fabric.clock().now() + seconds{60});
+}
+
+// Everyone writes into everyone's arena, in place and by put, and reads what the others wrote.
+Status exchanges(Fabric& fabric, uint64_t rounds) {
+  const auto me = static_cast<size_t>(index(fabric.rank()));
+  for (uint64_t round = 0; round < rounds; ++round) {
+    for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r) {
+      const uint64_t number = round * 1000 + me;
+      WD_TRY(fabric.put(RankId{r}, static_cast<int64_t>(me * 16),
+                        std::as_bytes(std::span(&number, 1))));
+      std::memcpy(fabric.mapped(RankId{r}).data() + me * 16 + 8, &number, sizeof number);
+    }
+    WD_TRY(barrier(fabric, 2 * round + 1));
+    for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r) {
+      uint64_t read[2];
+      std::memcpy(read, fabric.arena().data() + r * 16, sizeof read);
+      const uint64_t expected = round * 1000 + static_cast<uint64_t>(r);
+      if (read[0] != expected || read[1] != expected)
+        return error(ErrorCode::kDataLoss, "round {}: {} and {} of rank {}", round, read[0],
+                     read[1], r);
+    }
+    WD_TRY(barrier(fabric, 2 * round + 2));
+  }
+  return {};
+}
+
+TEST(GroupFabric, RanksOfOneNodeExchangeThroughTheirArenas) {
+  for (const int32_t n : {1, 2, 3, 6}) {
+    for (const Status& status :
+         on_threads(shape_of(n), [](Fabric& fabric) { return exchanges(fabric, 200); }))
+      EXPECT_TRUE(status.has_value()) << status.error().message;
+  }
+}
+
+TEST(GroupFabric, NothingIsPolledBeforeTheFirstSignalOfTheEpoch) {
+  on_threads(shape_of(1), [](Fabric& fabric) -> Status {
+    EXPECT_FALSE(fabric.poll(RankId{0}, ChannelId{1}).has_value());
+    WD_TRY(
+        fabric.signal(RankId{0}, ChannelId{1}, {.seq = 0, .count = 3, .words = {1, 2, 3, 4, 5}}));
+    const auto signal = fabric.poll(RankId{0}, ChannelId{1});
+    EXPECT_EQ(signal->count, 3U);
+    EXPECT_EQ(signal->words[4], 5U);
+    return {};
+  });
+}
+
+TEST(GroupFabric, AWaitEndsAtItsDeadlineAndNamesWhoIsMissing) {
+  const auto status = on_threads(shape_of(2), [](Fabric& fabric) -> Status {
+    if (fabric.rank() == RankId{1}) return barrier(fabric, 1);
+    const auto never = [] { return false; };
+    const auto what = [] { return std::string("a word"); };
+    const auto missing = [] { return std::vector{RankId{1}}; };
+    const Status timed_out = fabric.wait({.ready = never, .what = what, .missing = missing},
+                                         fabric.clock().now() + milliseconds{20});
+    WD_TRY(barrier(fabric, 1));
+    return timed_out;
+  });
+  EXPECT_TRUE(status[1].has_value());
+  ASSERT_FALSE(status[0].has_value());
+  EXPECT_EQ(status[0].error().code, ErrorCode::kTimeout);
+  EXPECT_THAT(status[0].error().message, testing::HasSubstr("missing: rank 1 (last sign of life"));
+}
+
+TEST(GroupFabric, WakeEndsAWaitFromAnotherThread) {
+  on_threads(shape_of(1), [](Fabric& fabric) -> Status {
+    std::atomic<bool> flag = false;
+    std::thread other([&] {
+      flag.store(true);
+      fabric.wake();
+    });
+    const auto ready = [&] { return flag.load(); };
+    const auto what = [] { return std::string("a flag"); };
+    const auto missing = [] { return std::vector<RankId>{}; };
+    const Status status = fabric.wait({.ready = ready, .what = what, .missing = missing},
+                                      fabric.clock().now() + seconds{60});
+    other.join();
+    EXPECT_TRUE(status.has_value());
+    return status;
+  });
+}
+
+TEST(GroupFabric, AWaitForARankThatHasLeftFailsAndForOthersGoesOn) {
+  const auto status = on_threads(shape_of(3), [](Fabric& fabric) -> Status {
+    if (fabric.rank() == RankId{2}) return {};
+    const auto never = [] { return false; };
+    const auto what = [] { return std::string("a word"); };
+    const auto missing = [] { return std::vector{RankId{2}}; };
+    const Status left = fabric.wait({.ready = never, .what = what, .missing = missing},
+                                    fabric.clock().now() + seconds{60});
+    EXPECT_EQ(left.error().code, ErrorCode::kPeerLost);
+    EXPECT_THAT(left.error().message, testing::HasSubstr("rank 2 lost (left"));
+    // Ranks 0 and 1 are alive and can still talk.
+    const RankId other{1 - index(fabric.rank())};
+    WD_TRY(fabric.signal(other, kChannel, {.seq = 1}));
+    const auto ready = [&] { return fabric.poll(other, kChannel).has_value(); };
+    const auto from = [&] { return std::vector{other}; };
+    return fabric.wait({.ready = ready, .what = what, .missing = from},
+                       fabric.clock().now() + seconds{60});
+  });
+  EXPECT_TRUE(status[0].has_value());
+  EXPECT_TRUE(status[1].has_value());
+}
+
+// ---- Ranks that are processes.
+
+Status as_process(const Shape& shape, RankId rank, const std::function<Status(Fabric&)>& body) {
+  WD_ASSIGN_OR_RETURN(LocalPeers local, hand_over(shape, rank, {.token = test_token()}));
+  WD_ASSIGN_OR_RETURN(auto fabric, GroupFabric::create(shape, rank, std::move(local),
+                                                       options_for(shape.num_ranks())));
+  return body(*fabric);
+}
+
+TEST(GroupFabricProcesses, ExchangeThroughMemoryThatWasHandedOver) {
+  const Shape shape = shape_of(4);
+  Processes processes(4, [&](int32_t r) {
+    return as_process(shape, RankId{r}, [](Fabric& fabric) { return exchanges(fabric, 100); });
+  });
+  for (const std::string& outcome : processes.outcomes())
+    EXPECT_EQ(outcome, "ok");
+}
+
+TEST(GroupFabricProcesses, EveryOtherNamesARankThatWasKilled) {
+  const Shape shape = shape_of(4);
+  Processes processes(4, [&](int32_t r) {
+    return as_process(shape, RankId{r}, [&](Fabric& fabric) {
+      processes_ready(r);
+      return exchanges(fabric, 1'000'000'000);
+    });
+  });
+  processes.wait_until_ready();
+  const TimePoint killed = real_clock().now();
+  processes.kill(2, SIGKILL);
+  const auto outcomes = processes.outcomes();
+  EXPECT_LT(real_clock().now() - killed, seconds{2});
+  for (const int32_t r : {0, 1, 3})
+    EXPECT_THAT(outcomes[static_cast<size_t>(r)], testing::HasSubstr("rank 2 lost"));
+}
+
+TEST(GroupFabricProcesses, EveryOtherNamesARankThatWasStoppedAndItFindsOutItself) {
+  const Shape shape = shape_of(3);
+  Processes processes(3, [&](int32_t r) -> Status {
+    WD_ASSIGN_OR_RETURN(LocalPeers local, hand_over(shape, RankId{r}, {.token = test_token()}));
+    GroupFabricOptions options = options_for(3);
+    options.liveness_deadline = milliseconds{600};
+    WD_ASSIGN_OR_RETURN(auto fabric,
+                        GroupFabric::create(shape, RankId{r}, std::move(local), options));
+    processes_ready(r);
+    return exchanges(*fabric, 1'000'000'000);
+  });
+  processes.wait_until_ready();
+  processes.kill(1, SIGSTOP);
+  EXPECT_THAT(processes.outcome(0), testing::HasSubstr("rank 1 lost"));
+  EXPECT_THAT(processes.outcome(2), testing::HasSubstr("rank 1 lost"));
+  processes.kill(1, SIGCONT);
+  EXPECT_THAT(processes.outcome(1), testing::HasSubstr("lost"));
+}
+
+TEST(GroupFabricProcesses, RefuseEachOtherWhenTheirShapesDiffer) {
+  Processes processes(2, [&](int32_t r) -> Status {
+    Shape shape = shape_of(2);
+    shape.arena_bytes += r * 4096;
+    WD_TRY(hand_over(shape, RankId{r}, {.token = test_token(), .timeout = seconds{1}}));
+    return {};
+  });
+  for (const std::string& outcome : processes.outcomes())
+    EXPECT_NE(outcome, "ok");
+}
+
+TEST(Handover, EndsAtItsDeadlineAndSaysWhoDidNotCall) {
+  const auto lonely =
+      hand_over(shape_of(3), RankId{0}, {.token = test_token(), .timeout = milliseconds{30}});
+  ASSERT_FALSE(lonely.has_value());
+  EXPECT_EQ(lonely.error().code, ErrorCode::kTimeout);
+  EXPECT_THAT(lonely.error().message, testing::HasSubstr("2 higher ranks"));
+  const auto higher =
+      hand_over(shape_of(3), RankId{2}, {.token = test_token(), .timeout = milliseconds{30}});
+  ASSERT_FALSE(higher.has_value());
+  EXPECT_THAT(higher.error().message, testing::HasSubstr("rank 0"));
+}
+
+TEST(Handover, GreetingsOfOthersAreRefused) {
+  const Greeting own{kGreetingMagic, 5, 6, 0};
+  const auto parse = [&](Greeting greeting) {
+    return parse_greeting(std::as_bytes(std::span(&greeting, 1)), own, 4);
+  };
+  EXPECT_EQ(*parse({kGreetingMagic, 5, 6, 3}), RankId{3});
+  EXPECT_FALSE(parse({kGreetingMagic + 1, 5, 6, 3}).has_value());
+  EXPECT_FALSE(parse({kGreetingMagic, 4, 6, 3}).has_value());
+  EXPECT_FALSE(parse({kGreetingMagic, 5, 7, 3}).has_value());
+  EXPECT_FALSE(parse({kGreetingMagic, 5, 6, 4}).has_value());
+  EXPECT_FALSE(parse({kGreetingMagic, 5, 6, -1}).has_value());
+  EXPECT_FALSE(parse_greeting({}, own, 4).has_value());
+}
+
+TEST(SharedMemory, IsRefusedUnsealedOrOfAnotherSize) {
+  auto memory = SharedMemory::create("test", 8192);
+  ASSERT_TRUE(memory.has_value());
+  EXPECT_TRUE(SharedMemory::map(UniqueFd(dup(memory->fd())), 8192).has_value());
+  EXPECT_FALSE(SharedMemory::map(UniqueFd(dup(memory->fd())), 4096).has_value());
+  UniqueFd unsealed(memfd_create("unsealed", MFD_CLOEXEC));
+  ASSERT_EQ(ftruncate(unsealed.get(), 8192), 0);
+  EXPECT_FALSE(SharedMemory::map(std::move(unsealed), 8192).has_value());
+}
+
+}  // namespace
+}  // namespace wideep::fabric

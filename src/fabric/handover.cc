@@ -1,0 +1,268 @@
+#include "fabric/handover.h"
+
+#include "base/log.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <optional>
+
+namespace wideep::fabric {
+namespace {
+
+constexpr int kStrangersMax = 64;  // callers who are refused before we give up
+constexpr std::chrono::milliseconds kRetry{5};
+
+std::unexpected<Error> failed(std::string_view what) {
+  return error(ErrorCode::kUnavailable, "handover: {}: {}", what, std::strerror(errno));
+}
+
+struct Address {
+  sockaddr_un name{};
+  socklen_t length = 0;
+};
+
+Address address_of(uint64_t token, uint64_t epoch, RankId rank) {
+  Address address{.name = {.sun_family = AF_UNIX, .sun_path = {}}};
+  // A leading zero byte: the abstract namespace, nothing to clean up.
+  const std::string text = fmt::format("wideep-{:016x}-{}-{}", token, epoch, index(rank));
+  std::memcpy(address.name.sun_path + 1, text.data(), text.size());
+  address.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
+  return address;
+}
+
+// Blocks until the socket is readable.
+Status await_readable(int fd, TimePoint deadline, std::string_view what) {
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - real_clock().now());
+    if (left.count() <= 0) return error(ErrorCode::kTimeout, "handover: {}: deadline passed", what);
+    pollfd poll_fd{.fd = fd, .events = POLLIN, .revents = 0};
+    const int ready = poll(&poll_fd, 1, static_cast<int>(std::min<int64_t>(left.count(), 1000)));
+    if (ready > 0) return {};
+    if (ready < 0 && errno != EINTR) return failed(what);
+  }
+}
+
+// What both sides need to greet.
+struct Self {
+  const Shape& shape;
+  Greeting greeting;
+  int memory_fd = -1;
+  TimePoint deadline;
+};
+
+Status send_greeting(int socket, const Self& self) {
+  Greeting greeting = self.greeting;
+  iovec part{.iov_base = &greeting, .iov_len = sizeof greeting};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{.msg_iov = &part,
+                 .msg_iovlen = 1,
+                 .msg_control = control.data(),
+                 .msg_controllen = control.size()};
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &self.memory_fd, sizeof(int));
+  if (sendmsg(socket, &message, MSG_NOSIGNAL) != sizeof greeting) return failed("greet");
+  return {};
+}
+
+struct Received {
+  RankId rank{};
+  UniqueFd memory;
+};
+
+Result<Received> receive_greeting(int socket, const Self& self) {
+  WD_TRY(await_readable(socket, self.deadline, "greeting"));
+  std::array<std::byte, sizeof(Greeting) + 1> bytes;
+  iovec part{.iov_base = bytes.data(), .iov_len = bytes.size()};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{.msg_iov = &part,
+                 .msg_iovlen = 1,
+                 .msg_control = control.data(),
+                 .msg_controllen = control.size()};
+  const ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  if (count < 0) return failed("greeting");
+  Received received;
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_type == SCM_RIGHTS &&
+      header->cmsg_len == CMSG_LEN(sizeof(int))) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    received.memory = UniqueFd(fd);
+  }
+  WD_ASSIGN_OR_RETURN(received.rank,
+                      parse_greeting(std::span(bytes).first(static_cast<size_t>(count)),
+                                     self.greeting, self.shape.num_ranks()));
+  if (!received.memory) return invalid_argument("handover: greeting without memory");
+  return received;
+}
+
+// Turns a greeted connection into a peer. The kernel says who is at the other end.
+Result<LocalPeer> admit(UniqueFd socket, Received received, const Self& self) {
+  ucred credentials{};
+  socklen_t length = sizeof credentials;
+  if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0)
+    return failed("credentials");
+  if (credentials.uid != geteuid())
+    return invalid_argument("handover: rank {} runs as user {}, this rank as {}",
+                            index(received.rank), credentials.uid, geteuid());
+  LocalPeer peer;
+  WD_ASSIGN_OR_RETURN(SharedMemory memory,
+                      SharedMemory::map(std::move(received.memory), Arena::bytes_for(self.shape)));
+  peer.memory = std::make_shared<SharedMemory>(std::move(memory));
+  peer.arena = Arena(peer.memory->bytes(), self.shape);
+  WD_TRY(peer.arena.check(self.shape, received.rank, self.greeting.shape_hash));
+  if (credentials.pid > 0)  // 0: it lives in another PID namespace
+    peer.process = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, credentials.pid, 0)));
+  peer.socket = std::move(socket);
+  return peer;
+}
+
+Result<UniqueFd> listen_at(const Address& address) {
+  UniqueFd listener(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!listener) return failed("socket");
+  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) != 0)
+    return failed("bind (is there a rank of this number already?)");
+  if (listen(listener.get(), kRanksMax) != 0) return failed("listen");
+  return listener;
+}
+
+Result<UniqueFd> connect_to(const Address& address, RankId rank, TimePoint deadline) {
+  for (;;) {
+    UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    if (!socket) return failed("socket");
+    if (connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) ==
+        0)
+      return socket;
+    if (errno != ECONNREFUSED && errno != EAGAIN && errno != EINTR) return failed("connect");
+    if (real_clock().now() >= deadline)
+      return error(ErrorCode::kTimeout, "handover: rank {} of this node does not listen",
+                   index(rank));
+    poll(nullptr, 0, static_cast<int>(kRetry.count()));  // it has not started yet
+  }
+}
+
+Result<LocalPeer> own_arena(const Shape& shape, RankId rank) {
+  LocalPeer own;
+  WD_ASSIGN_OR_RETURN(
+      SharedMemory memory,
+      SharedMemory::create(fmt::format("wideep-arena-{}", index(rank)), Arena::bytes_for(shape)));
+  own.memory = std::make_shared<SharedMemory>(std::move(memory));
+  own.arena = Arena(own.memory->bytes(), shape);
+  own.arena.initialise(shape, rank, hash(shape));
+  return own;
+}
+
+// Waits for the calls of the higher ranks of this node. Strangers are turned away.
+Status accept_higher(const UniqueFd& listener, RankId rank, const Self& self, LocalPeers& all) {
+  int32_t expected = 0;
+  for (int32_t r = index(rank) + 1; r < self.shape.num_ranks(); ++r)
+    if (self.shape.same_node(rank, RankId{r})) ++expected;
+  for (int strangers = 0; expected > 0;) {
+    WD_TRY(await_readable(listener.get(), self.deadline,
+                          fmt::format("{} higher ranks of this node did not call", expected)));
+    UniqueFd socket(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!socket) continue;
+    Result<Received> received = receive_greeting(socket.get(), self);
+    const bool is_expected = received && received->rank > rank &&
+                             self.shape.same_node(rank, received->rank) &&
+                             !all.peers[static_cast<size_t>(index(received->rank))].arena;
+    if (!is_expected) {
+      const std::string why =
+          received ? std::string("not a rank that should call") : received.error().message;
+      log_warning("handover: refused a caller: {}", why);
+      if (++strangers > kStrangersMax)
+        return error(ErrorCode::kExhausted, "handover: more than {} strangers called",
+                     kStrangersMax);
+      continue;
+    }
+    WD_TRY(send_greeting(socket.get(), self));
+    const auto peer = static_cast<size_t>(index(received->rank));
+    WD_ASSIGN_OR_RETURN(all.peers[peer], admit(std::move(socket), *std::move(received), self));
+    --expected;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<RankId> parse_greeting(std::span<const std::byte> bytes,
+                              const Greeting& own,
+                              int32_t ranks) {
+  Greeting greeting;
+  if (bytes.size() != sizeof greeting)
+    return invalid_argument("handover: greeting of {} bytes, {} expected", bytes.size(),
+                            sizeof greeting);
+  std::memcpy(&greeting, bytes.data(), sizeof greeting);
+  if (greeting.magic != own.magic || greeting.token != own.token)
+    return invalid_argument("handover: greeting from another group");
+  if (greeting.rank < 0 || greeting.rank >= ranks)
+    return invalid_argument("handover: greeting from rank {} of {}", greeting.rank, ranks);
+  if (greeting.shape_hash != own.shape_hash)
+    return invalid_argument("handover: rank {} has shape {:016x}, this rank {:016x}", greeting.rank,
+                            greeting.shape_hash, own.shape_hash);
+  return RankId{static_cast<int32_t>(greeting.rank)};
+}
+
+Result<LocalPeers> hand_over(const Shape& shape, RankId rank, const HandoverOptions& options) {
+  WD_TRY(validate(shape));
+  LocalPeers all{.peers = std::vector<LocalPeer>(static_cast<size_t>(shape.num_ranks()))};
+  WD_ASSIGN_OR_RETURN(LocalPeer own, own_arena(shape, rank));
+  const Self self{.shape = shape,
+                  .greeting = {kGreetingMagic, options.token, hash(shape), index(rank)},
+                  .memory_fd = own.memory->fd(),
+                  .deadline = real_clock().now() + options.timeout};
+  all.peers[static_cast<size_t>(index(rank))] = std::move(own);
+  WD_ASSIGN_OR_RETURN(const UniqueFd listener,
+                      listen_at(address_of(options.token, shape.epoch, rank)));
+  for (int32_t r = 0; r < index(rank); ++r) {
+    if (!shape.same_node(rank, RankId{r})) continue;
+    WD_ASSIGN_OR_RETURN(
+        UniqueFd socket,
+        connect_to(address_of(options.token, shape.epoch, RankId{r}), RankId{r}, self.deadline));
+    WD_TRY(send_greeting(socket.get(), self));
+    WD_ASSIGN_OR_RETURN(Received received, receive_greeting(socket.get(), self));
+    if (received.rank != RankId{r})
+      return invalid_argument("handover: rank {} answered as rank {}", r, index(received.rank));
+    WD_ASSIGN_OR_RETURN(all.peers[static_cast<size_t>(r)],
+                        admit(std::move(socket), std::move(received), self));
+  }
+  WD_TRY(accept_higher(listener, rank, self, all));
+  return all;
+}
+
+Result<std::vector<LocalPeers>> hand_over_in_process(const Shape& shape) {
+  WD_TRY(validate(shape));
+  const auto n = static_cast<size_t>(shape.num_ranks());
+  std::vector<LocalPeers> all(n);
+  for (LocalPeers& one : all)
+    one.peers.resize(n);
+  for (size_t r = 0; r < n; ++r) {
+    const RankId rank{static_cast<int32_t>(r)};
+    WD_ASSIGN_OR_RETURN(const LocalPeer own, own_arena(shape, rank));
+    for (size_t q = 0; q < n; ++q) {
+      if (!shape.same_node(rank, RankId{static_cast<int32_t>(q)})) continue;
+      all[q].peers[r].memory = own.memory;
+      all[q].peers[r].arena = own.arena;
+      if (q <= r) continue;
+      std::array<int, 2> ends;
+      if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
+        return failed("socket pair");
+      all[r].peers[q].socket = UniqueFd(ends[0]);
+      all[q].peers[r].socket = UniqueFd(ends[1]);
+    }
+  }
+  return all;
+}
+
+}  // namespace wideep::fabric

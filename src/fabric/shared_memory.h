@@ -1,0 +1,40 @@
+// Memory that processes of a host share by handing over a descriptor: an anonymous file, sealed so
+// that nobody can shrink it under a reader's feet.
+#pragma once
+
+#include "base/result.h"
+#include "fabric/unique_fd.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace wideep::fabric {
+
+class SharedMemory {
+ public:
+  SharedMemory() = default;
+  ~SharedMemory();
+  SharedMemory(SharedMemory&& other) noexcept;
+  SharedMemory& operator=(SharedMemory&& other) noexcept;
+
+  // New, zero, every page touched. `name` shows in /proc.
+  static Result<SharedMemory> create(const std::string& name, int64_t bytes);
+  // Somebody else's, from its descriptor. kInvalidArgument unless it is sealed and has `bytes`.
+  static Result<SharedMemory> map(UniqueFd fd, int64_t bytes);
+
+  std::span<std::byte> bytes() { return {data_, bytes_}; }
+
+  int fd() const { return fd_.get(); }
+
+ private:
+  SharedMemory(UniqueFd fd, std::byte* data, size_t bytes)
+      : fd_(std::move(fd)), data_(data), bytes_(bytes) {}
+
+  UniqueFd fd_;
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace wideep::fabric

@@ -1,0 +1,121 @@
+// The exchange between real processes on this host: the judge's bits, and kill -9 and SIGSTOP in
+// the middle of it.
+#include "ep/test_group.h"
+#include "fabric/handover.h"
+#include "fabric/test_processes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace wideep::ep {
+namespace {
+
+using fabric::Processes;
+using math::RowFormat;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+SimGroup group_of(int32_t num_ranks) {
+  const Scenario scenario{.seed = 21,
+                          .num_ranks = num_ranks,
+                          .num_experts = 10,
+                          .top_k = 4,
+                          .hidden = 256,
+                          .num_layers = 3,
+                          .num_steps = 30,
+                          .tokens_max = 16,
+                          .formats = {RowFormat::kBf16, RowFormat::kBf16, RowFormat::kBf16}};
+  return sim_group(scenario, std::vector<int>(static_cast<size_t>(num_ranks)));
+}
+
+Result<std::unique_ptr<fabric::GroupFabric>> join(const SimGroup& group,
+                                                  int32_t rank,
+                                                  uint64_t epoch,
+                                                  Duration liveness) {
+  fabric::Shape shape = group.shape();
+  shape.epoch = epoch;
+  WD_ASSIGN_OR_RETURN(fabric::LocalPeers local,
+                      fabric::hand_over(shape, RankId{rank}, {.token = fabric::test_token()}));
+  return fabric::GroupFabric::create(
+      shape, RankId{rank}, std::move(local),
+      {.wait = fabric::WaitPolicy::for_node(shape.num_ranks(), 2), .liveness_deadline = liveness});
+}
+
+Status compare(const std::vector<float>& rows, const std::vector<float>& expected) {
+  if (rows.size() == expected.size() &&
+      std::memcmp(rows.data(), expected.data(), rows.size() * sizeof(float)) == 0)
+    return {};
+  return error(ErrorCode::kDataLoss, "other bits than the judge's");
+}
+
+TEST(ExchangeProcesses, GiveTheBitsOfTheJudge) {
+  for (const int32_t n : {2, 3, 5}) {
+    const SimGroup group = group_of(n);
+    const Rows expected = reference_rows(group.scenario);
+    Processes processes(n, [&](int32_t rank) -> Status {
+      WD_ASSIGN_OR_RETURN(auto fabric, join(group, rank, 1, seconds{3}));
+      WD_ASSIGN_OR_RETURN(const std::vector<float> rows, run_on(*fabric, group));
+      return compare(rows, expected[static_cast<size_t>(rank)]);
+    });
+    for (const std::string& outcome : processes.outcomes())
+      EXPECT_EQ(outcome, "ok");
+  }
+}
+
+TEST(ExchangeProcesses, AKillIsNamedByAllOthersWithinFiftyMilliseconds) {
+  SimGroup group = group_of(4);
+  group.scenario.num_steps = 1'000'000;
+  Processes processes(4, [&](int32_t rank) -> Status {
+    WD_ASSIGN_OR_RETURN(auto fabric, join(group, rank, 1, seconds{3}));
+    fabric::processes_ready(rank);
+    const auto rows = run_on(*fabric, group);
+    return rows ? Status{} : std::unexpected(rows.error());
+  });
+  processes.wait_until_ready();
+  const TimePoint killed = real_clock().now();
+  processes.kill(1, SIGKILL);
+  for (const int32_t rank : {0, 2, 3})
+    EXPECT_THAT(processes.outcome(rank), testing::HasSubstr("rank 1 lost"));
+  // The promise is 50 ms; a loaded test machine may take longer to run us at all.
+  EXPECT_LT(real_clock().now() - killed, seconds{2});
+}
+
+// A rank is stopped in the middle of an exchange; the others name it, form the next epoch with new
+// arenas, and compute. Then the stopped one wakes up and goes on in the old epoch: it must find
+// out, and no bit of the new epoch may change.
+TEST(ExchangeProcesses, ARankThatWakesUpAfterItsEpochChangesNoBit) {
+  SimGroup old_group = group_of(3);
+  old_group.scenario.num_steps = 1'000'000;
+  SimGroup new_group = group_of(2);
+  new_group.scenario.num_steps = 400;
+  const Rows expected = reference_rows(new_group.scenario);
+  constexpr int32_t kStopped = 2;
+  Processes processes(3, [&](int32_t rank) -> Status {
+    WD_ASSIGN_OR_RETURN(auto old_fabric, join(old_group, rank, 1, milliseconds{700}));
+    fabric::processes_ready(rank);
+    const auto ended = run_on(*old_fabric, old_group);
+    if (rank == kStopped) return std::unexpected(ended.error());
+    if (ended.error().message.find("rank 2 lost") == std::string::npos)
+      return error(ErrorCode::kDataLoss, "named another: {}", ended.error().message);
+    old_fabric.reset();
+    WD_ASSIGN_OR_RETURN(auto fabric, join(new_group, rank, 2, seconds{3}));
+    fabric::processes_ready(rank);
+    WD_ASSIGN_OR_RETURN(const std::vector<float> rows, run_on(*fabric, new_group));
+    return compare(rows, expected[static_cast<size_t>(rank)]);
+  });
+  processes.wait_until_ready();
+  processes.kill(kStopped, SIGSTOP);
+  processes.wait_until_ready(2);
+  processes.kill(kStopped, SIGCONT);
+  EXPECT_THAT(processes.outcome(kStopped), testing::HasSubstr("lost"));
+  EXPECT_EQ(processes.outcome(0), "ok");
+  EXPECT_EQ(processes.outcome(1), "ok");
+}
+
+}  // namespace
+}  // namespace wideep::ep
