@@ -39,15 +39,15 @@ std::vector<uint64_t> integer_weights(const math::Kernels& kernels,
     const float value = x[token] / temperature - max / temperature;
     float weight = 0;
     kernels.exp(&value, 1, &weight);
-    weights[token] = integer_weight(weight);
+    weights[token] = static_cast<uint64_t>(whole_weight(weight));
   }
   return weights;
 }
 
 void apply_min_p(std::vector<uint64_t>& weights, float min_p) {
-  const float least = min_p * weight_of(std::ranges::max(weights));
+  const float least = min_p * static_cast<float>(std::ranges::max(weights));
   for (uint64_t& weight : weights)
-    if (weight_of(weight) < least) weight = 0;
+    if (static_cast<float>(weight) < least) weight = 0;
 }
 
 void apply_top_k(std::vector<uint64_t>& weights,

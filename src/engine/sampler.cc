@@ -5,14 +5,18 @@
 #include "engine/sampler_rules.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <numeric>
 
 namespace wideep::engine {
 namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+constexpr float kNoPower = -200;  // its exponential is 0
 
 bool all_finite(std::span<const float> values) {
   constexpr uint32_t kExponent = 0x7F800000;
@@ -21,6 +25,70 @@ bool all_finite(std::span<const float> values) {
     num_bad += (std::bit_cast<uint32_t>(value) & kExponent) == kExponent ? 1 : 0;
   return num_bad == 0;
 }
+
+// These count and add without branches, so that they vectorise.
+uint32_t count_from(std::span<const float> values, float least) {
+  uint32_t count = 0;
+  for (const float value : values)
+    count += value >= least ? 1 : 0;
+  return count;
+}
+
+float largest(std::span<const float> values) {
+  float max = values[0];
+  for (const float value : values)
+    max = value > max ? value : max;
+  return max;
+}
+
+uint64_t sum_of(std::span<const float> weights) {
+  double sums[4] = {};  // exact: below 2^53
+  for (size_t i = 0; i < weights.size(); i += 4)
+    for (size_t lane = 0; lane < 4; ++lane)
+      sums[lane] += static_cast<double>(weights[i + lane]);
+  return static_cast<uint64_t>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// The sums of weights by magnitude: a class has the same exponent and three bits behind it.
+class WeightClasses {
+ public:
+  explicit WeightClasses(std::span<const float> weights) {
+    for (const float weight : weights)
+      sums_[class_of(weight)] += static_cast<uint64_t>(weight);
+  }
+
+  uint64_t total() const { return std::accumulate(sums_.begin(), sums_.end(), uint64_t{0}); }
+
+  struct Found {
+    uint64_t sum;  // of the classes above
+    float least;   // the class's bounds
+    float bound;
+  };
+
+  // The class in which the sum, from the heaviest on, reaches `wanted`, or the heaviest at all.
+  Found find(uint64_t wanted) const {
+    uint64_t sum = 0;
+    size_t last = kClasses - 1;
+    while (sums_[last] == 0 || sum + sums_[last] < wanted)
+      sum += sums_[last--];
+    return {.sum = sum, .least = least_of(last), .bound = least_of(last + 1)};
+  }
+
+ private:
+  static constexpr uint32_t kFirst = (127U << 3) - 1;       // class 0: nothing
+  static constexpr size_t kClasses = ((41U + 1) << 3) + 1;  // up to 2^41
+
+  static size_t class_of(float weight) {
+    const uint32_t bits = std::bit_cast<uint32_t>(weight) >> 20;
+    return bits <= kFirst ? 0 : bits - kFirst;
+  }
+
+  static float least_of(size_t class_index) {
+    return std::bit_cast<float>((static_cast<uint32_t>(class_index) + kFirst) << 20);
+  }
+
+  std::array<uint64_t, kClasses> sums_{};
+};
 
 bool changes_logits(const SampleInput& input) {
   return !input.banned.empty() || !input.params.allowed_tokens.empty() ||
@@ -91,9 +159,10 @@ void TokenHistory::append(TokenId generated) {
 
 Sampler::Sampler(const math::Kernels& kernels, int64_t vocab_size)
     : kernels_(kernels), adjusted_(static_cast<size_t>(vocab_size)) {
-  values_.reserve(adjusted_.size());
-  weights_.reserve(adjusted_.size());
-  candidates_.reserve(adjusted_.size());
+  const size_t num_strides = (adjusted_.size() + kStride - 1) / kStride;
+  live_.reserve(num_strides);
+  for (std::vector<float>* entries : {&values_, &weights_, &scratch_})
+    entries->reserve(num_strides * kStride);
 }
 
 Result<GeneratedToken> Sampler::sample(std::span<const float> logits, const SampleInput& input) {
@@ -133,86 +202,122 @@ std::span<const float> Sampler::adjust(std::span<const float> logits, const Samp
 
 TokenId Sampler::draw(std::span<const float> logits, float max, const SampleInput& input) {
   const SamplingParams& params = input.params;
-  gather(logits, max, params.temperature);
+  weigh(logits, max, params.temperature);
   if (params.min_p > 0) keep_min_p(params.min_p);
-  if (params.top_k > 0) keep_top_k(params.top_k);
+  if (params.top_k > 0) keep_top_k(static_cast<size_t>(params.top_k));
   if (params.top_p < 1) keep_top_p(params.top_p);
-
-  uint64_t total = 0;
-  for (const Candidate& candidate : candidates_)
-    total += candidate.weight;
-  uint64_t point = uniform_below(total, params.seed, input.position);
-  for (const Candidate& candidate : candidates_) {
-    if (point < candidate.weight) return TokenId{candidate.token};
-    point -= candidate.weight;
-  }
-  WD_CHECK(false);  // the weights add up to total
-  return {};
+  return pick(params.seed, input.position);
 }
 
-// Candidates: the tokens that have a weight.
-void Sampler::gather(std::span<const float> logits, float max, float temperature) {
-  candidates_.clear();
-  values_.clear();
+void Sampler::weigh(std::span<const float> logits, float max, float temperature) {
   const float cut = candidate_cut(max, temperature);
-  constexpr size_t kStride = 64;  // most strides have no candidate: look at their maximum first
+  const float top = max / temperature;
+  live_.clear();
   for (size_t begin = 0; begin < logits.size(); begin += kStride) {
     const auto stride = logits.subspan(begin, std::min(kStride, logits.size() - begin));
-    uint32_t num_above = 0;
-    for (const float x : stride)
-      num_above += x >= cut ? 1 : 0;
-    for (size_t i = 0; num_above > 0 && i < stride.size(); ++i) {
-      if (stride[i] < cut) continue;
-      candidates_.push_back(
-          {.token = static_cast<int32_t>(begin + i), .value = stride[i] / temperature});
-      values_.push_back(candidates_.back().value - max / temperature);
-    }
+    if (count_from(stride, cut) > 0) live_.push_back(static_cast<int32_t>(begin / kStride));
   }
-  weights_.resize(values_.size());
-  kernels_.exp(values_.data(), static_cast<int64_t>(values_.size()), weights_.data());
-  for (size_t i = 0; i < candidates_.size(); ++i)
-    candidates_[i].weight = integer_weight(weights_[i]);
-  std::erase_if(candidates_, [](const Candidate& candidate) { return candidate.weight == 0; });
+  const size_t size = live_.size() * kStride;
+  values_.resize(size);
+  weights_.resize(size);
+  scratch_.resize(size);
+  for (size_t s = 0; s < live_.size(); ++s) {
+    const size_t begin = static_cast<size_t>(live_[s]) * kStride;
+    const auto stride = logits.subspan(begin, std::min(kStride, logits.size() - begin));
+    float* value = &values_[s * kStride];
+    float* power = &scratch_[s * kStride];
+    for (size_t i = 0; i < stride.size(); ++i) {
+      value[i] = stride[i] / temperature;
+      power[i] = stride[i] >= cut ? value[i] - top : kNoPower;
+    }
+    std::fill(value + stride.size(), value + kStride, kMinusInfinity);
+    std::fill(power + stride.size(), power + kStride, kNoPower);
+  }
+  kernels_.exp(scratch_.data(), static_cast<int64_t>(size), weights_.data());
+  for (float& weight : weights_)
+    weight = whole_weight(weight);
 }
 
 void Sampler::keep_min_p(float p) {
-  const auto heaviest = std::ranges::max(candidates_, {}, &Candidate::weight).weight;
-  const float least = p * weight_of(heaviest);
-  std::erase_if(candidates_, [&](const Candidate& c) { return weight_of(c.weight) < least; });
+  const float least = p * std::ranges::max(weights_);
+  for (float& weight : weights_)
+    weight = weight < least ? 0 : weight;
 }
 
-void Sampler::keep_top_k(int64_t k) {
-  if (k >= static_cast<int64_t>(candidates_.size())) return;
-  values_.clear();
-  for (const Candidate& candidate : candidates_)
-    values_.push_back(candidate.value);
-  std::ranges::nth_element(values_, values_.begin() + (k - 1), std::greater());
-  const float least = values_[k - 1];
-  std::erase_if(candidates_, [&](const Candidate& candidate) { return candidate.value < least; });
-}
-
-// The kept run is usually short: brings ever longer runs to the front instead of sorting all.
-void Sampler::keep_top_p(float p) {
-  uint64_t total = 0;
-  for (const Candidate& candidate : candidates_)
-    total += candidate.weight;
-  const uint64_t wanted = top_p_weight(p, total);
-  const auto heavier = [](const Candidate& a, const Candidate& b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
+// The k-th largest of the strides' maxima is a lower bound of the k-th largest value: few values
+// are left to select from.
+void Sampler::keep_top_k(size_t k) {
+  const auto select = [&] {
+    std::ranges::nth_element(scratch_, scratch_.begin() + (k - 1), std::greater());
+    return scratch_[k - 1];
   };
-  uint64_t sum = 0;
-  size_t num_kept = 0;
-  for (size_t run = 64; num_kept < candidates_.size() && (num_kept == 0 || sum < wanted);
-       run *= 4) {
-    const size_t end = std::min(num_kept + run, candidates_.size());
-    const auto first = candidates_.begin() + static_cast<ptrdiff_t>(num_kept);
-    std::partial_sort(first, candidates_.begin() + static_cast<ptrdiff_t>(end), candidates_.end(),
-                      heavier);
-    while (num_kept < end && (num_kept == 0 || sum < wanted))
-      sum += candidates_[num_kept++].weight;
+  scratch_.clear();
+  for (size_t begin = 0; begin < values_.size(); begin += kStride)
+    scratch_.push_back(largest(std::span(values_).subspan(begin, kStride)));
+  const float bound = k <= scratch_.size() ? select() : kMinusInfinity;
+  scratch_.clear();
+  for (size_t begin = 0; begin < values_.size(); begin += kStride) {
+    const auto stride = std::span(values_).subspan(begin, kStride);
+    if (count_from(stride, bound) == 0) continue;
+    std::ranges::copy_if(stride, std::back_inserter(scratch_),
+                         [&](float value) { return value >= bound; });
   }
-  candidates_.resize(num_kept);
-  std::ranges::sort(candidates_, {}, &Candidate::token);
+  if (k > scratch_.size()) return;
+  const float least = select();
+  for (size_t i = 0; i < values_.size(); ++i)
+    weights_[i] = values_[i] < least ? 0 : weights_[i];
+}
+
+// Finds the last token that is kept without sorting all: sums by the magnitude of the weight say in
+// which class it is, and only that class is sorted.
+void Sampler::keep_top_p(float p) {
+  const WeightClasses classes(weights_);
+  const uint64_t wanted = top_p_weight(p, classes.total());
+  auto [sum, least, bound] = classes.find(wanted);  // the last token's weight is in [least, bound)
+  std::vector<size_t> entries;
+  for (size_t begin = 0; begin < weights_.size(); begin += kStride) {
+    const auto stride = std::span(weights_).subspan(begin, kStride);
+    for (float& weight : stride)
+      weight = weight < least ? 0 : weight;
+    if (count_from(stride, least) == count_from(stride, bound)) continue;
+    for (size_t i = begin; i < begin + kStride; ++i)
+      if (weights_[i] >= least && weights_[i] < bound) entries.push_back(i);
+  }
+  std::ranges::sort(entries, [&](size_t a, size_t b) {
+    return weights_[a] != weights_[b] ? weights_[a] > weights_[b] : a < b;
+  });
+  for (const size_t i : entries) {
+    const bool is_kept = sum == 0 || sum < wanted;
+    sum += static_cast<uint64_t>(weights_[i]);
+    if (!is_kept) weights_[i] = 0;
+  }
+}
+
+TokenId Sampler::pick(int64_t seed, int64_t position) const {
+  uint64_t total = 0;
+  for (size_t begin = 0; begin < weights_.size(); begin += kStride)
+    total += sum_of(std::span(weights_).subspan(begin, kStride));
+  uint64_t point = uniform_below(total, seed, position);
+  for (size_t begin = 0; begin < weights_.size(); begin += kStride) {
+    const uint64_t sum = sum_of(std::span(weights_).subspan(begin, kStride));
+    if (point >= sum) {
+      point -= sum;
+      continue;
+    }
+    for (size_t i = begin;; ++i) {
+      const auto weight = static_cast<uint64_t>(weights_[i]);
+      if (point < weight) return token_of(i);
+      point -= weight;
+    }
+  }
+  WD_CHECK(total == 0);  // the weights add up to total,
+  WD_CHECK(total > 0);   // and the most likely token has one
+  return {};
+}
+
+TokenId Sampler::token_of(size_t i) const {
+  return TokenId{live_[i / kStride] * static_cast<int32_t>(kStride) +
+                 static_cast<int32_t>(i % kStride)};
 }
 
 void Sampler::add_logprobs(std::span<const float> logits, int32_t count, GeneratedToken& token) {
@@ -220,12 +325,19 @@ void Sampler::add_logprobs(std::span<const float> logits, int32_t count, Generat
   token.logprob = logits[index(token.token)] - total;
   const auto wanted = std::min(static_cast<size_t>(count), logits.size());
   std::vector<TokenLogprob>& top = token.top;
-  for (size_t i = 0; wanted > 0 && i < logits.size(); ++i) {
-    if (top.size() == wanted && logits[i] <= top.back().logprob) continue;
+  const auto consider = [&](size_t i) {
+    if (top.size() == wanted && logits[i] <= top.back().logprob) return;
     if (top.size() == wanted) top.pop_back();
     const auto place = std::ranges::find_if(
         top, [&](const TokenLogprob& other) { return other.logprob < logits[i]; });
     top.insert(place, {.token = TokenId{static_cast<int32_t>(i)}, .logprob = logits[i]});
+  };
+  for (size_t begin = 0; wanted > 0 && begin < logits.size(); begin += kStride) {
+    const size_t end = std::min(begin + kStride, logits.size());
+    const bool is_full = top.size() == wanted;
+    if (is_full && largest(logits.subspan(begin, end - begin)) <= top.back().logprob) continue;
+    for (size_t i = begin; i < end; ++i)
+      consider(i);
   }
   for (TokenLogprob& entry : top)
     entry.logprob -= total;

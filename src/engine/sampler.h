@@ -65,25 +65,26 @@ class Sampler {
   Result<GeneratedToken> sample(std::span<const float> logits, const SampleInput& input);
 
  private:
-  struct Candidate {
-    int32_t token = 0;
-    float value = 0;  // logit / temperature
-    uint64_t weight = 0;
-  };
-
   std::span<const float> adjust(std::span<const float> logits, const SampleInput& input);
   TokenId draw(std::span<const float> logits, float max, const SampleInput& input);
-  void gather(std::span<const float> logits, float max, float temperature);
+  void weigh(std::span<const float> logits, float max, float temperature);
   void keep_min_p(float p);
-  void keep_top_k(int64_t k);
+  void keep_top_k(size_t k);
   void keep_top_p(float p);
+  TokenId pick(int64_t seed, int64_t position) const;
+  TokenId token_of(size_t i) const;
   void add_logprobs(std::span<const float> logits, int32_t count, GeneratedToken& token);
+
+  // The vocabulary is cut into strides; only those with a token that weighs anything are looked at
+  // again. Entry i of the arrays belongs to token i % kStride of stride live_[i / kStride].
+  static constexpr size_t kStride = 64;
 
   const math::Kernels& kernels_;
   std::vector<float> adjusted_;  // [vocab]
-  std::vector<float> values_;    // scratch of gather
-  std::vector<float> weights_;
-  std::vector<Candidate> candidates_;  // in order of token
+  std::vector<int32_t> live_;    // ascending
+  std::vector<float> values_;    // logit / temperature
+  std::vector<float> weights_;   // whole numbers; 0: out
+  std::vector<float> scratch_;
 };
 
 }  // namespace wideep::engine

@@ -5,19 +5,15 @@
 #include "base/random.h"
 #include "engine/request.h"
 
+#include <cmath>
 #include <cstdint>
 
 namespace wideep::engine {
 
-// A weight of one is 2^40 units; sums over 2^20 tokens fit 64 bits.
-inline constexpr float kWeightUnits = 0x1p40F;
-
-inline uint64_t integer_weight(float weight) {
-  return static_cast<uint64_t>(weight * kWeightUnits);  // the product is exact
-}
-
-inline float weight_of(uint64_t integer) {
-  return static_cast<float>(integer) / kWeightUnits;
+// Weights are whole numbers, one is 2^40; a float holds them exactly, as it held what was rounded
+// down, and sums over 2^20 tokens fit 64 bits.
+inline float whole_weight(float weight) {
+  return std::trunc(weight * 0x1p40F);
 }
 
 // Logits below this weigh nothing: exp(-28.5) < 2^-40.
