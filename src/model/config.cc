@@ -16,6 +16,7 @@ constexpr IntRange kHeads{1, 4096};
 constexpr IntRange kHeadDim{1, 8192};
 constexpr IntRange kVocab{1, 1 << 22};
 constexpr IntRange kExperts{1, 8192};
+constexpr IntRange kGroups{1, kRouterGroupsMax};
 constexpr IntRange kTokenId{0, INT32_MAX};
 constexpr IntRange kPositions{1, int64_t{1} << 30};
 constexpr int64_t kTopKMax = 64;
@@ -198,8 +199,8 @@ void read_gqa(ConfigKeys& keys, ModelConfig& config) {
 void read_deepseek_router(ConfigKeys& keys, Family family, RouterConfig& router) {
   const bool v3 = family == Family::kDeepSeekV3;
   router.num_experts = keys.integer("n_routed_experts", kExperts);
-  router.num_groups = keys.integer_or("n_group", 1, kExperts);
-  router.num_groups_kept = keys.integer_or("topk_group", 1, kExperts);
+  router.num_groups = keys.integer_or("n_group", 1, kGroups);
+  router.num_groups_kept = keys.integer_or("topk_group", 1, kGroups);
   const std::string method = keys.string_or("topk_method", v3 ? "noaux_tc" : "greedy");
   const std::string score = keys.string_or("scoring_func", v3 ? "sigmoid" : "softmax");
   router.renormalise = keys.boolean_or("norm_topk_prob", v3) && router.top_k > 1;

@@ -35,6 +35,8 @@ struct RopeConfig {
   double mscale_all_dim = 0;  // 0: the softmax scale stays as it is
 };
 
+inline constexpr int64_t kRouterGroupsMax = 256;
+
 struct RouterConfig {
   enum class Score : uint8_t { kSigmoid, kSoftmax };
   // How groups of consecutive experts are ranked before the experts are.
@@ -101,9 +103,9 @@ struct ModelConfig {
     return attention == AttentionKind::kMla ? qk_nope_head_dim + qk_rope_head_dim : head_dim;
   }
 
-  // Layers that take part in a forward with the draft layer or without.
+  // The decoder layers, and the first of the draft layers if wanted.
   int64_t num_layers_with_draft(bool draft) const {
-    return num_layers + (draft ? num_mtp_layers : 0);
+    return num_layers + (draft && num_mtp_layers > 0 ? 1 : 0);
   }
 };
 

@@ -1,0 +1,46 @@
+// The packed weights of a rank in one file, so that a second start copies instead of packing. The
+// byte table is in docs/formats/checkpoint-cache.md.
+//
+// The file's name is its key: what the checkpoint's files are (sizes, modification times, header
+// hashes), which experts this rank holds, and every format. The content is checked, item by item,
+// by its checksums; whatever is wrong with it, the answer is to pack again.
+#pragma once
+
+#include "base/hash.h"
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "model/weight_plan.h"
+
+#include <functional>
+#include <string>
+
+namespace wideep::model {
+
+// The key of what load_weights(checkpoint, options) would pack.
+Result<Digest> weight_cache_key(const Checkpoint& checkpoint,
+                                const WeightOptions& options,
+                                const WeightPlan& plan);
+std::string weight_cache_path(const std::string& folder, const Digest& key);
+
+// Bytes read or written, in all.
+using CacheProgress = std::function<void(int64_t bytes, int64_t total)>;
+
+// Fills the arenas of `weights` from the file. kNotFound if there is none; kDataLoss if it is
+// broken (the arenas are garbage then).
+Status read_weight_cache(const std::string& path,
+                         const Digest& key,
+                         const WeightPlan& plan,
+                         ModelWeights& weights,
+                         ThreadPool& pool,
+                         const CacheProgress& progress);
+
+// Writes the arenas beside `path` and renames when all is on disk. kExhausted if the disk has no
+// room for it.
+Status write_weight_cache(const std::string& path,
+                          const Digest& key,
+                          const WeightPlan& plan,
+                          ModelWeights& weights,
+                          ThreadPool& pool,
+                          const CacheProgress& progress);
+
+}  // namespace wideep::model
