@@ -1,0 +1,53 @@
+#include "model/golden.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace wideep::model {
+namespace {
+
+std::string folder(std::string_view name) {
+  return fmt::format("{}/tests/golden/data/{}", WIDEEP_SOURCE_DIR, name);
+}
+
+struct Case {
+  std::string_view set;
+  math::Isa isa;
+  math::Precision precision;
+};
+
+class Golden : public testing::TestWithParam<Case> {};
+
+TEST_P(Golden, ValuesAreWithinTheirTolerances) {
+  const Case& c = GetParam();
+  ThreadPool pool({.num_threads = 2});
+  LoadOptions load{.isa = c.isa, .rows_max = 256, .block_tokens = 16};
+  load.weights.precision = c.precision;
+  load.weights.draft = c.set == "dsv3-tiny-mtp";
+  const auto report = check_golden(folder(c.set), pool, load);
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_TRUE(report->passed()) << report->describe();
+}
+
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  for (const std::string_view set : {"dsv3-tiny-bf16", "dsv3-tiny-fp8", "dsv2-tiny-bf16",
+                                     "qwen3moe-tiny-bf16", "dsv3-tiny-mtp"}) {
+    for (const math::Isa isa : math::supported_isas()) {
+      cases.push_back({set, isa, math::Precision::kF32});
+      cases.push_back({set, isa, math::Precision::kMixed});
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Sets, Golden, testing::ValuesIn(all_cases()), [](const auto& info) {
+  std::string name = fmt::format("{}_{}_{}", info.param.set, math::name(info.param.isa),
+                                 info.param.precision == math::Precision::kF32 ? "f32" : "mixed");
+  std::ranges::replace(name, '-', '_');
+  return name;
+});
+
+}  // namespace
+}  // namespace wideep::model
