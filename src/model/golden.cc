@@ -365,10 +365,8 @@ void GoldenCheck::compare_median(const std::string& label,
   }
   const auto middle = differences.begin() + static_cast<std::ptrdiff_t>(differences.size() / 2);
   std::ranges::nth_element(differences, middle);
-  report_.items.push_back({.name = label,
-                           .difference = *middle,
-                           .limit = options_.median_max,
-                           .num_values = count});
+  report_.items.push_back(
+      {.name = label, .difference = *middle, .limit = options_.median_max, .num_values = count});
 }
 
 // The row before each greedy token must find it most likely, with the expected log-probability.

@@ -21,7 +21,7 @@ class Golden : public testing::TestWithParam<Case> {};
 
 TEST_P(Golden, ValuesAreWithinTheirTolerances) {
   const Case& c = GetParam();
-  ThreadPool pool({.num_threads = 2});
+  ThreadPool pool({.num_threads = 1});
   LoadOptions load{.isa = c.isa, .rows_max = 256, .block_tokens = 16};
   load.weights.precision = c.precision;
   load.weights.draft = c.set == "dsv3-tiny-mtp";
@@ -48,6 +48,34 @@ INSTANTIATE_TEST_SUITE_P(Sets, Golden, testing::ValuesIn(all_cases()), [](const 
   std::ranges::replace(name, '-', '_');
   return name;
 });
+
+// The check itself must be able to fail: rows that a wire rounds to bf16 are not the f32 path.
+TEST(GoldenCheck, FindsRowsThatWereRounded) {
+  ThreadPool pool({.num_threads = 1});
+  LoadOptions load{.dispatch_format = math::RowFormat::kBf16, .rows_max = 256, .block_tokens = 16};
+  load.weights.precision = math::Precision::kF32;
+  const auto report = check_golden(folder("dsv3-tiny-mtp"), pool, load);
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_FALSE(report->passed());
+  EXPECT_NE(report->describe().find("FAIL one-shot prompt1.hidden.2"), std::string::npos)
+      << report->describe();
+}
+
+TEST(GoldenCheck, SplitsPromptsThatAreLongerThanAStep) {
+  ThreadPool pool({.num_threads = 2});
+  LoadOptions load{.rows_max = 24, .block_tokens = 64};
+  load.weights.precision = math::Precision::kF32;
+  const auto report = check_golden(folder("qwen3moe-tiny-bf16"), pool, load);
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_TRUE(report->passed()) << report->describe();
+}
+
+TEST(GoldenCheck, SaysWhenAFolderHasNoExpectedValues) {
+  ThreadPool pool({.num_threads = 1});
+  const auto report = check_golden(folder("bad/ok-reference"), pool, {});
+  ASSERT_FALSE(report);
+  EXPECT_NE(report.error().message.find("golden.safetensors"), std::string::npos);
+}
 
 }  // namespace
 }  // namespace wideep::model
