@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "epp/headers.h"
 #include "epp/request_body.h"
 #include "http/forward.h"
 
@@ -12,21 +13,6 @@
 namespace wideep::gateway {
 namespace {
 
-constexpr std::array<std::string_view, 12> kInternalHeaders = {
-    "x-prefiller-host-port",
-    "x-encoder-hosts-ports",
-    "x-data-parallel-host-port",
-    "x-data-parallel-rank",
-    "x-kv-cache-source-host-port",
-    "x-gateway-destination-endpoint",
-    "x-gateway-destination-endpoint-subset",
-    "x-gateway-destination-endpoint-served",
-    "x-gateway-destination-endpoint-scores",
-    "x-llm-d-request-dropped-reason",
-    "x-went-into-resp-headers",
-    "epp-profile",
-};
-constexpr std::string_view kDroppedReason = "x-llm-d-request-dropped-reason";
 constexpr std::string_view kRequestId = "x-request-id";
 constexpr size_t kRequestIdBytesMax = 128;
 
@@ -87,8 +73,9 @@ struct Metrics {
 }  // namespace
 
 bool is_internal_header(std::string_view name) {
-  return std::ranges::any_of(
-      kInternalHeaders, [&](std::string_view h) { return http::equal_ignoring_case(h, name); });
+  return std::ranges::any_of(epp::kInternalHeaders, [&](std::string_view h) {
+    return http::equal_ignoring_case(h, name);
+  });
 }
 
 class Gateway::Core : public std::enable_shared_from_this<Core> {
@@ -215,7 +202,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
         error_response(refusal.http_status,
                        refusal.http_status == 429 ? "overloaded" : "no_endpoint", refusal.message);
     response.headers.set("retry-after", std::to_string(options_.retry_after.count()));
-    response.headers.set(kDroppedReason, refusal.reason);
+    response.headers.set(epp::kDroppedReasonHeader, refusal.reason);
     responder.send(std::move(response));
   }
 
