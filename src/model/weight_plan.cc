@@ -12,13 +12,6 @@ using math::WeightFormat;
 
 namespace {
 
-constexpr int64_t kSliceBytes = 16 << 20;
-
-// Rows of `source` a task takes at once: a multiple of kRowSlice.
-int64_t slice_rows(const TensorSource& source) {
-  return std::max(kRowSlice, kSliceBytes / source.row_bytes() / kRowSlice * kRowSlice);
-}
-
 bool is_exact(WeightFormat format) {
   return format == WeightFormat::kF32 || format == WeightFormat::kBf16;
 }
@@ -82,6 +75,11 @@ class WeightPlanner {
 
   WeightFormat linear_format(const TensorSource& source) const {
     return options_.linear_format.value_or(natural_format(source.storage, options_.precision));
+  }
+
+  // Rows of `source` that a task takes at once: a multiple of kRowSlice.
+  int64_t slice_rows(const TensorSource& source) const {
+    return std::max(kRowSlice, options_.slice_bytes / source.row_bytes() / kRowSlice * kRowSlice);
   }
 
   // The exact format of a source that is never quantised.

@@ -102,7 +102,8 @@ struct WeightOptions {
   bool draft = false;
   // Which expert each slot of this rank holds: slots[layer][slot]; empty: every expert, in order.
   std::vector<std::vector<ExpertId>> slots;
-  std::string cache_dir;  // of packed weights; empty: no cache
+  std::string cache_dir;           // of packed weights; empty: no cache
+  int64_t slice_bytes = 16 << 20;  // of a matrix that a thread reads and packs at once
   // Called by the threads that load, one at a time.
   std::function<void(const LoadProgress&)> progress;
 };
