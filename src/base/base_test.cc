@@ -44,5 +44,24 @@ TEST(Hash, MatchesKnownVectors) {
   EXPECT_EQ(to_hex(sha256({}), 8), "e3b0c442");
 }
 
+TEST(Hash, HmacMatchesRfc4231) {
+  const std::string key = "Jefe";
+  const std::string text = "what do ya want for nothing?";
+  EXPECT_EQ(to_hex(hmac_sha256(std::as_bytes(std::span(key)), std::as_bytes(std::span(text))), 16),
+            "5bdcc146bf60754e");
+}
+
+TEST(Hash, Base64UrlReadsBackAndIsStrict) {
+  for (size_t size = 0; size < 40; ++size) {
+    std::vector<std::byte> bytes(size);
+    for (size_t i = 0; i < size; ++i)
+      bytes[i] = static_cast<std::byte>(random_bits(size, i));
+    EXPECT_EQ(from_base64url(to_base64url(bytes)), bytes);
+  }
+  for (const char* bad : {"A", "AB=", "A+BC", "AB"}) {
+    EXPECT_FALSE(from_base64url(bad)) << bad;  // the last has bits that no byte needs
+  }
+}
+
 }  // namespace
 }  // namespace wideep
