@@ -12,7 +12,7 @@ KvKey key(uint8_t id, std::string_view secret) {
 
 KvTicket ticket() {
   KvTicket result{
-      .engine_id = "e1", .epoch = 3, .host = "10.0.0.1", .port = 5600, .consumer_group = "decode"};
+      .engine_id = "e1", .epoch = 3, .host = "10.0.0.1", .port = 56, .consumer_group = "decode"};
   result.request_id = "r1";
   result.lease_id = 77;
   result.num_tokens = 100;
