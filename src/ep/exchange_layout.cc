@@ -29,7 +29,7 @@ Status validate(const ExchangeShape& shape) {
 }
 
 ExchangeLayout::ExchangeLayout(const ExchangeShape& shape, const std::vector<NodeId>& node_of)
-    : node_of_(node_of),
+    : nodes_{.node_of = node_of},
       top_k_(shape.top_k),
       tokens_max_(shape.tokens_max),
       entries_max_(shape.tokens_max * shape.top_k),
@@ -37,11 +37,11 @@ ExchangeLayout::ExchangeLayout(const ExchangeShape& shape, const std::vector<Nod
       result_bytes_(math::row_bytes(shape.formats.combine, shape.hidden)),
       list_bytes_(padded(entries_max_ * static_cast<int64_t>(sizeof(ListEntry)))) {
   WD_CHECK(validate(shape).has_value());
-  const auto num_ranks = static_cast<int32_t>(node_of.size());
+  const int32_t num_ranks = nodes_.num_ranks();
   int64_t regions = 0;  // of the rank that has most
   for (int32_t s = 0; s < num_ranks; ++s)
     for (int32_t r = 0; r < num_ranks; ++r)
-      if (node_of[static_cast<size_t>(s)] != node_of[static_cast<size_t>(r)])
+      if (!nodes_.same_node(RankId{s}, RankId{r}))
         regions = std::max(regions, region_of(RankId{s}, RankId{r}).number + 1);
   results_ = tokens_max_ * row_bytes_;
   lists_ = results_ + entries_max_ * result_bytes_;
@@ -50,16 +50,11 @@ ExchangeLayout::ExchangeLayout(const ExchangeShape& shape, const std::vector<Nod
 }
 
 Region ExchangeLayout::region_of(RankId source, RankId reader) const {
-  const NodeId node = node_of_[static_cast<size_t>(index(reader))];
-  std::vector<int32_t> local;
-  for (size_t r = 0; r < node_of_.size(); ++r)
-    if (node_of_[r] == node) local.push_back(static_cast<int32_t>(r));
-  const auto num_local = static_cast<int32_t>(local.size());
-  const int32_t mine = index(source) % num_local;
+  const RankId owner = nodes_.door(source, reader);
   int64_t number = 0;
-  for (int32_t s = mine; s < index(source); s += num_local)
-    if (node_of_[static_cast<size_t>(s)] != node) ++number;
-  return {RankId{local[static_cast<size_t>(mine)]}, number};
+  for (int32_t s = 0; s < index(source); ++s)
+    if (!nodes_.same_node(RankId{s}, reader) && nodes_.door(RankId{s}, reader) == owner) ++number;
+  return {owner, number};
 }
 
 }  // namespace wideep::ep

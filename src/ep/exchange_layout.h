@@ -9,7 +9,7 @@
 //     node
 //
 // A source on another node sends each row once per node, into the region that belongs to it there;
-// the region lies in the arena of local rank (source mod ranks on the node).
+// the region lies in the arena of the rank that is the source's door there (fabric::Shape).
 #pragma once
 
 #include "base/ids.h"
@@ -72,7 +72,7 @@ class ExchangeLayout {
  private:
   int64_t base(uint64_t seq) const { return static_cast<int64_t>(seq & 1) * parity_bytes_; }
 
-  std::vector<NodeId> node_of_;
+  fabric::Shape nodes_;  // who lives where
   int64_t top_k_;
   int64_t tokens_max_;
   int64_t entries_max_;

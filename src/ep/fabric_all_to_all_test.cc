@@ -280,11 +280,99 @@ TEST(FabricAllToAll, GivesTheBitsOfTheJudgeOverSharedMemory) {
                             .formats = {RowFormat::kBf16, RowFormat::kInt8, RowFormat::kF32}};
     SimGroup group = sim_group(scenario, std::vector<int>(static_cast<size_t>(n)));
     const Rows expected = reference_rows(scenario);
-    EXPECT_EQ(run_on_threads(group), expected);
+    EXPECT_EQ(run_on_threads(group).rows, expected);
     group.options.low_latency_tokens_max = 0;
     group.options.chunk_tokens = 3;
     group.options.row_block = 8;
-    EXPECT_EQ(run_on_threads(group), expected);
+    EXPECT_EQ(run_on_threads(group).rows, expected);
+  }
+}
+
+// What must go over the wire for a scenario: rows once per (token, node), in as few frames as there
+// are runs of neighbours; one list per (source, rank) and layer; results; words.
+struct Wire {
+  uint64_t bytes = 0;
+  uint64_t frames = 0;
+
+  void add(uint64_t payload, uint64_t count = 1) {
+    bytes += count * (16 + payload);
+    frames += count;
+  }
+};
+
+// One exchange, from the side of source `s`, without wider views than the routing.
+void add_exchange(const SimGroup& group,
+                  const std::vector<ExpertId>& experts,
+                  int32_t s,
+                  Wire& wire) {
+  const fabric::Shape shape = group.shape();
+  const ExchangeLayout layout(group.options.shape, shape.node_of);
+  const auto top_k = static_cast<size_t>(group.scenario.top_k);
+  const auto home = [&](ExpertId e) {
+    return group.placement.layer(LayerId{0}).replicas(e).front().rank;
+  };
+  for (const auto& ranks : shape.ranks_by_node()) {
+    if (shape.same_node(ranks.front(), RankId{s})) continue;
+    bool last_wanted = false;
+    for (size_t t = 0; t < experts.size() / top_k; ++t) {
+      const auto chosen = std::span(experts).subspan(t * top_k, top_k);
+      const bool wanted = std::ranges::any_of(
+          chosen, [&](ExpertId e) { return shape.same_node(home(e), ranks.front()); });
+      if (wanted) wire.bytes += static_cast<uint64_t>(layout.row_bytes());
+      if (wanted && !last_wanted) wire.add(0);
+      last_wanted = wanted;
+    }
+    for (const RankId rank : ranks) {
+      const auto entries = static_cast<uint64_t>(
+          std::ranges::count_if(experts, [&](ExpertId e) { return home(e) == rank; }));
+      if (entries > 0) wire.add(8 * entries);
+      wire.add(56, 2);  // a dispatch word there, a combine word back
+      wire.add(static_cast<uint64_t>(layout.result_bytes()), entries);
+    }
+  }
+}
+
+Wire expected_wire(const SimGroup& group) {
+  const Scenario& s = group.scenario;
+  const fabric::Shape shape = group.shape();
+  Wire wire;
+  for (int32_t step = 0; step < s.num_steps; ++step) {
+    for (int32_t r = 0; r < s.num_ranks; ++r) {
+      for (int32_t other = 0; other < s.num_ranks; ++other)
+        if (!shape.same_node(RankId{r}, RankId{other})) wire.add(56);  // step word
+      for (int32_t layer = 0; layer < s.num_layers; ++layer) {
+        std::vector<ExpertId> experts;
+        std::vector<float> weights;
+        scenario_routing(s, scenario_key(s, step, layer, RankId{r}),
+                         scenario_tokens(s, step, RankId{r}), experts, weights);
+        add_exchange(group, experts, r, wire);
+      }
+    }
+  }
+  return wire;
+}
+
+TEST(FabricAllToAll, OverTcpGivesTheBitsOfTheJudgeAndSendsExactlyWhatItMust) {
+  for (const std::vector<int>& nodes : std::vector<std::vector<int>>{
+           {0, 1}, {0, 0, 1, 1}, {0, 0, 0, 1, 1}, {0, 1, 1, 1}, {0, 0, 1, 1, 2, 2, 3, 3}}) {
+    const Scenario scenario{.seed = 31,
+                            .num_ranks = static_cast<int32_t>(nodes.size()),
+                            .num_experts = 12,
+                            .top_k = 4,
+                            .hidden = 512,
+                            .num_steps = 6,
+                            .tokens_max = 24,
+                            .formats = {RowFormat::kBf16, RowFormat::kBf16, RowFormat::kF32}};
+    SimGroup group = sim_group(scenario, nodes);
+    const Rows expected = reference_rows(scenario);
+    const ThreadsOutcome outcome = run_on_threads(group);
+    EXPECT_EQ(outcome.rows, expected);
+    const Wire wire = expected_wire(group);
+    EXPECT_EQ(outcome.wire_bytes, wire.bytes);
+    EXPECT_EQ(outcome.wire_frames, wire.frames);
+    group.options.low_latency_tokens_max = 0;
+    group.options.chunk_tokens = 5;
+    EXPECT_EQ(run_on_threads(group).rows, expected);
   }
 }
 

@@ -6,11 +6,13 @@
 #include "ep/test_scenario.h"
 #include "fabric/group_fabric.h"
 #include "fabric/sim.h"
+#include "fabric/test_links.h"
 
 #include <gtest/gtest.h>
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -105,28 +107,41 @@ inline Result<std::vector<float>> run_on(fabric::Fabric& fabric, const SimGroup&
   return run_scenario(group.scenario, *exchange, group.placement, fabric.rank());
 }
 
-// The same over shared memory, ranks as threads.
-inline Rows run_on_threads(const SimGroup& group) {
+struct ThreadsOutcome {
+  Rows rows;
+  uint64_t wire_bytes = 0;  // of all ranks
+  uint64_t wire_frames = 0;
+};
+
+// The same over shared memory and, between nodes, TCP; ranks are threads.
+inline ThreadsOutcome run_on_threads(const SimGroup& group) {
   const fabric::Shape shape = group.shape();
   auto local = fabric::hand_over_in_process(shape);
   EXPECT_TRUE(local.has_value());
-  Rows rows(static_cast<size_t>(shape.num_ranks()));
+  const fabric::TestListeners listeners(shape.num_ranks());
+  ThreadsOutcome outcome{.rows = Rows(static_cast<size_t>(shape.num_ranks()))};
+  std::mutex mutex;
   std::vector<std::thread> threads;
-  for (size_t r = 0; r < rows.size(); ++r) {
+  for (size_t r = 0; r < outcome.rows.size(); ++r) {
     threads.emplace_back([&, r] {
       const RankId rank{static_cast<int32_t>(r)};
+      auto links = listeners.link(shape, rank, 1);
+      ASSERT_TRUE(links.has_value()) << links.error().message;
       auto fabric =
-          fabric::GroupFabric::create(shape, rank, std::move((*local)[r]),
+          fabric::GroupFabric::create(shape, rank, std::move((*local)[r]), *std::move(links),
                                       {.wait = fabric::WaitPolicy::for_node(shape.num_ranks(), 1)});
-      EXPECT_TRUE(fabric.has_value());
+      ASSERT_TRUE(fabric.has_value());
       auto result = run_on(**fabric, group);
       EXPECT_TRUE(result.has_value()) << result.error().message;
-      if (result) rows[r] = *std::move(result);
+      const std::scoped_lock lock(mutex);
+      if (result) outcome.rows[r] = *std::move(result);
+      outcome.wire_bytes += (*fabric)->wire().bytes_sent;
+      outcome.wire_frames += (*fabric)->wire().frames_sent;
     });
   }
   for (std::thread& thread : threads)
     thread.join();
-  return rows;
+  return outcome;
 }
 
 }  // namespace wideep::ep

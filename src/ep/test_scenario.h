@@ -42,6 +42,11 @@ inline float scenario_value(uint64_t bits) {
   return static_cast<float>(static_cast<int64_t>(bits >> 40)) * 0x1.0p-22F - 2.0F;
 }
 
+inline uint64_t scenario_key(const Scenario& s, int32_t step, int32_t layer, RankId rank) {
+  return scenario_bits(s, static_cast<uint64_t>(step), 3 + static_cast<uint64_t>(layer),
+                       static_cast<uint64_t>(index(rank)));
+}
+
 // Distinct experts for each token, and weights.
 inline void scenario_routing(const Scenario& s,
                              uint64_t key,
@@ -138,9 +143,7 @@ inline Result<std::vector<float>> run_scenario(const Scenario& s,
           scenario_bits(s, static_cast<uint64_t>(step), 2,
                         static_cast<uint64_t>(index(rank)) * 1'000'003 + static_cast<uint64_t>(i)));
     for (int32_t layer = 0; layer < s.num_layers; ++layer) {
-      const uint64_t key =
-          scenario_bits(s, static_cast<uint64_t>(step), 3 + static_cast<uint64_t>(layer),
-                        static_cast<uint64_t>(index(rank)));
+      const uint64_t key = scenario_key(s, step, layer, rank);
       WD_TRY(scenario_layer({s, exchange, placement, rank, observer}, LayerId{layer}, key, x));
       // Keeps values in range over the layers.
       for (int64_t i = 0; i < x.rows() * x.cols(); ++i)

@@ -33,6 +33,13 @@ bool Shape::same_node(RankId a, RankId b) const {
   return node_of[static_cast<size_t>(index(a))] == node_of[static_cast<size_t>(index(b))];
 }
 
+RankId Shape::door(RankId source, RankId target) const {
+  std::vector<RankId> local;
+  for (int32_t rank = 0; rank < num_ranks(); ++rank)
+    if (same_node(target, RankId{rank})) local.push_back(RankId{rank});
+  return local[static_cast<size_t>(index(source)) % local.size()];
+}
+
 std::vector<std::vector<RankId>> Shape::ranks_by_node() const {
   std::vector<std::vector<RankId>> nodes;
   for (int32_t rank = 0; rank < num_ranks(); ++rank) {

@@ -43,6 +43,9 @@ struct Shape {
   int32_t num_ranks() const { return static_cast<int32_t>(node_of.size()); }
 
   bool same_node(RankId a, RankId b) const;
+  // The rank of `target`'s node through which `source` of another node reaches that node: its
+  // ranks take the sources in turn.
+  RankId door(RankId source, RankId target) const;
   // Nodes in order of their lowest rank, each with its ranks ascending.
   std::vector<std::vector<RankId>> ranks_by_node() const;
 };
@@ -75,7 +78,8 @@ struct Awaited {
   FunctionRef<std::vector<RankId>()> missing;  // from whom nothing has come
 };
 
-// What has left this rank for other nodes, frame headers included.
+// What this rank has sent to other nodes by puts and signals, frame headers included; heartbeats
+// are not counted, so that the numbers follow from the traffic alone.
 struct WireCounters {
   uint64_t bytes_sent = 0;
   uint64_t frames_sent = 0;

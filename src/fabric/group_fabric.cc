@@ -1,26 +1,14 @@
 #include "fabric/group_fabric.h"
 
 #include "base/check.h"
-#include "base/log.h"
+#include "fabric/group_incoming.h"
 
 #include <sched.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 
 namespace wideep::fabric {
-namespace {
-
-constexpr int kBeatsPerDeadline = 6;
-
-int64_t host_ns() {
-  return real_clock().now().time_since_epoch().count();
-}
-
-}  // namespace
 
 WaitPolicy WaitPolicy::for_node(int32_t ranks_here, int32_t cores) {
   using std::chrono::microseconds;
@@ -31,10 +19,11 @@ WaitPolicy WaitPolicy::for_node(int32_t ranks_here, int32_t cores) {
 Result<std::unique_ptr<GroupFabric>> GroupFabric::create(const Shape& shape,
                                                          RankId rank,
                                                          LocalPeers local,
+                                                         NodeLinks links,
                                                          const GroupFabricOptions& options) {
   WD_TRY(validate(shape));
   auto fabric = std::make_unique<GroupFabric>(Checked{}, shape, rank, std::move(local), options);
-  WD_TRY(fabric->start());
+  WD_TRY(fabric->start(std::move(links)));
   return fabric;
 }
 
@@ -45,25 +34,65 @@ GroupFabric::GroupFabric(
       options_(options),
       local_(std::move(local)),
       own_(peer_at(rank).arena),
-      table_(shape.num_ranks()) {}
+      table_(shape.num_ranks()),
+      link_to_(static_cast<size_t>(shape.num_ranks())) {}
 
 GroupFabric::~GroupFabric() {
   tell_all({ControlMessage::Kind::kLeaving, index(rank_), index(rank_)});
+  if (!outgoing_.empty()) serve_until_others_leave();
   control_.stop();
+}
+
+// Other ranks of this node may still wait for what comes through this rank's door.
+void GroupFabric::serve_until_others_leave() {
+  const auto missing = [&] {
+    std::vector<RankId> ranks;
+    for (const auto& link : incoming_)
+      if (table_.life(link->source()) == PeerState::Life::kAlive) ranks.push_back(link->source());
+    return ranks;
+  };
+  const auto ready = [&] {
+    const bool all_sent =
+        std::ranges::all_of(outgoing_, [](const auto& link) { return link->queued_bytes() == 0; });
+    return table_.first_lost().has_value() || (all_sent && missing().empty());
+  };
+  const auto what = [] { return std::string("goodbye"); };
+  const auto nobody = [] { return std::vector<RankId>{}; };
+  const Status status = wait({.ready = ready, .what = what, .missing = nobody},
+                             clock().now() + options_.liveness_deadline);
+  static_cast<void>(status);  // late or lost: it ends all the same
 }
 
 Status GroupFabric::put(RankId peer, int64_t offset, std::span<const std::byte> bytes) {
   WD_CHECK(offset >= 0);
   WD_CHECK(offset + std::ssize(bytes) <= shape_.arena_bytes);
-  const std::span<std::byte> arena = mapped(peer);
-  WD_CHECK(!arena.empty());
-  std::memcpy(arena.data() + offset, bytes.data(), bytes.size());
+  if (OutgoingLink* link = link_to(peer)) {
+    if (link->queued_bytes() > options_.link_queue_bytes_max) WD_TRY(await_room(*link, peer));
+    link->put(peer, offset, bytes);
+    return {};
+  }
+  std::memcpy(mapped(peer).data() + offset, bytes.data(), bytes.size());
   return {};
+}
+
+Status GroupFabric::await_room(const OutgoingLink& link, RankId peer) {
+  const auto ready = [&] { return link.queued_bytes() <= options_.link_queue_bytes_max; };
+  const auto what = [&] {
+    return fmt::format("room in the queue to rank {}'s node, {} bytes in it", index(peer),
+                       link.queued_bytes());
+  };
+  const auto missing = [&] { return std::vector{peer}; };
+  return wait({.ready = ready, .what = what, .missing = missing},
+              clock().now() + options_.send_deadline);
 }
 
 Status GroupFabric::signal(RankId peer, ChannelId channel, const Signal& signal) {
   WD_CHECK(index(channel) >= 0);
   WD_CHECK(index(channel) < shape_.num_channels);
+  if (OutgoingLink* link = link_to(peer)) {
+    link->signal(peer, channel, signal);
+    return {};
+  }
   const Arena& arena = peer_at(peer).arena;
   arena.line(channel, rank_).store(shape_.epoch, signal);
   arena.bell().ring_if_asleep();
@@ -99,99 +128,24 @@ Status GroupFabric::wait(const Awaited& awaited, TimePoint deadline) {
 
 PeerState GroupFabric::peer_state(RankId peer) const {
   const int64_t heard = own_.life(peer).heard_ns.load(std::memory_order_relaxed);
+  const int64_t now = clock().now().time_since_epoch().count();
   const bool is_self = peer == rank_;
   return {.life = table_.life(peer),
-          .silence = is_self || heard == 0 ? Duration{0} : Duration{host_ns() - heard},
+          .silence = is_self || heard == 0 ? Duration{0} : Duration{now - heard},
           .reason = table_.reason(peer),
-          .transport = is_self               ? "self"
-                       : peer_at(peer).arena ? "shm"
-                                             : "none"};
+          .transport = is_self                    ? "self"
+                       : link_to(peer) != nullptr ? "tcp"
+                                                  : "shm"};
 }
 
-// ---- The control thread.
-
-Status GroupFabric::start() {
-  WD_TRY(control_.open());
-  for (int32_t r = 0; r < shape_.num_ranks(); ++r) {
-    own_.life(RankId{r}).heard_ns.store(host_ns(), std::memory_order_relaxed);
-    if (RankId{r} != rank_) WD_TRY(watch_peer(RankId{r}));
+WireCounters GroupFabric::wire() const {
+  WireCounters sum;
+  for (const auto& link : outgoing_) {
+    const WireCounters one = link->counters();
+    sum.bytes_sent += one.bytes_sent;
+    sum.frames_sent += one.frames_sent;
   }
-  last_beat_ns_ = host_ns();
-  control_.start(options_.liveness_deadline / kBeatsPerDeadline, [this] { beat(); });
-  return {};
-}
-
-Status GroupFabric::watch_peer(RankId peer) {
-  LocalPeer& local = peer_at(peer);
-  if (!local.socket) return {};
-  WD_TRY(control_.watch(local.socket.get(), EPOLLIN, [this, peer](uint32_t) { hear(peer); }));
-  if (!local.process) return {};
-  // Second to the socket, for when a forked child still holds the other end.
-  return control_.watch(local.process.get(), EPOLLIN, [this, peer](uint32_t) {
-    control_.unwatch(peer_at(peer).process.get());
-    hear(peer);
-    hold_for_lost(peer, "process ended");
-  });
-}
-
-// Reads what the peer has to say, to the end of the connection if it has come.
-void GroupFabric::hear(RankId peer) {
-  for (;;) {
-    ControlMessage message;
-    const ssize_t count = recv(peer_at(peer).socket.get(), &message, sizeof message, MSG_DONTWAIT);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
-    if (count != sizeof message) {
-      control_.unwatch(peer_at(peer).socket.get());
-      hold_for_lost(peer, "connection closed");
-      return;
-    }
-    believe(message);
-  }
-}
-
-void GroupFabric::believe(const ControlMessage& message) {
-  if (message.about < 0 || message.about >= shape_.num_ranks()) return;
-  const RankId about{message.about};
-  if (message.kind == ControlMessage::Kind::kLeaving) {
-    table_.set_left(about);
-    own_.bell().ring();
-  } else if (message.kind == ControlMessage::Kind::kLost) {
-    hold_for_lost(about, fmt::format("reported by rank {}", message.from));
-  }
-}
-
-// The first to know tells all others; each passes it on once.
-void GroupFabric::hold_for_lost(RankId peer, const std::string& reason) {
-  if (table_.life(peer) == PeerState::Life::kLeft) return;
-  if (!table_.set_lost(peer, reason)) return;
-  log_warning("rank {} lost: {}", index(peer), reason);
-  tell_all({ControlMessage::Kind::kLost, index(peer), index(rank_)});
-  own_.bell().ring();
-}
-
-void GroupFabric::tell_all(const ControlMessage& message) {
-  for (const LocalPeer& peer : local_.peers) {
-    // Fails when the peer is gone or its socket is full of what it does not read: it will see for
-    // itself.
-    if (peer.socket) send(peer.socket.get(), &message, sizeof message, MSG_DONTWAIT | MSG_NOSIGNAL);
-  }
-}
-
-void GroupFabric::beat() {
-  const int64_t now = host_ns();
-  // After a stop of its own this rank is the one that was silent: it listens before it judges.
-  const bool may_judge = now - last_beat_ns_ < options_.liveness_deadline.count() / 2;
-  last_beat_ns_ = now;
-  for (int32_t r = 0; r < shape_.num_ranks(); ++r) {
-    const RankId peer{r};
-    if (const Arena& arena = peer_at(peer).arena)
-      arena.life(rank_).heard_ns.store(now, std::memory_order_relaxed);
-    if (!may_judge || peer == rank_ || table_.life(peer) != PeerState::Life::kAlive) continue;
-    if (now - own_.life(peer).heard_ns.load(std::memory_order_relaxed) >
-        options_.liveness_deadline.count())
-      hold_for_lost(peer, "no heartbeat");
-  }
+  return sum;
 }
 
 }  // namespace wideep::fabric

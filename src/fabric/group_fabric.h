@@ -1,10 +1,11 @@
 // The real fabric: ranks are processes (or threads). Ranks of one node share memory; other nodes
 // are reached over links.
 //
-// Puts and signals to ranks of this node are stores into their arenas. Each rank has one control
-// thread: it beats the heart of this rank in the arenas of all others, notices when a connection
-// ends or a heart stops, and tells all others whom it holds for lost, so that everybody names the
-// same rank.
+// Puts and signals to ranks of this node are stores into their arenas; those to another node are
+// frames on the link to it. Each rank has one control thread: it beats the heart of this rank in
+// the arenas of all others, writes what comes over links into the arenas of this node, notices when
+// a connection ends or a heart stops, and tells all others whom it holds for lost, so that
+// everybody names the same rank.
 #pragma once
 
 #include "base/thread_pool.h"
@@ -12,6 +13,8 @@
 #include "fabric/control_thread.h"
 #include "fabric/fabric.h"
 #include "fabric/handover.h"
+#include "fabric/node_links.h"
+#include "fabric/outgoing_link.h"
 #include "fabric/peer_table.h"
 
 #include <chrono>
@@ -33,6 +36,8 @@ struct WaitPolicy {
 struct GroupFabricOptions {
   WaitPolicy wait;
   Duration liveness_deadline = std::chrono::seconds{3};  // of silence, then a peer is lost
+  int64_t link_queue_bytes_max = 256 << 20;              // beyond, a put waits
+  Duration send_deadline = std::chrono::seconds{60};     // for that
 };
 
 class GroupFabric final : public Fabric {
@@ -42,13 +47,15 @@ class GroupFabric final : public Fabric {
   static Result<std::unique_ptr<GroupFabric>> create(const Shape& shape,
                                                      RankId rank,
                                                      LocalPeers local,
+                                                     NodeLinks links,
                                                      const GroupFabricOptions& options);
   GroupFabric(Checked checked,
               const Shape& shape,
               RankId rank,
               LocalPeers local,
               const GroupFabricOptions& options);
-  // Says goodbye to all.
+  // Says goodbye to all. With other nodes it first serves those who still send through this rank,
+  // at most for the liveness deadline.
   ~GroupFabric() override;
 
   RankId rank() const override { return rank_; }
@@ -57,7 +64,7 @@ class GroupFabric final : public Fabric {
 
   const Clock& clock() const override { return real_clock(); }
 
-  std::span<std::byte> arena() override { return mapped(rank_); }
+  std::span<std::byte> arena() override { return own_.bytes(); }
 
   std::span<std::byte> mapped(RankId peer) override { return peer_at(peer).arena.bytes(); }
 
@@ -73,24 +80,34 @@ class GroupFabric final : public Fabric {
   void wake() override { own_.bell().ring(); }
 
   PeerState peer_state(RankId peer) const override;
-
-  WireCounters wire() const override { return {}; }
+  WireCounters wire() const override;
 
  private:
+  class Incoming;  // a link that others send on
+
   LocalPeer& peer_at(RankId rank) { return local_.peers[static_cast<size_t>(index(rank))]; }
 
   const LocalPeer& peer_at(RankId rank) const {
     return local_.peers[static_cast<size_t>(index(rank))];
   }
 
-  // The control thread.
-  Status start();
+  OutgoingLink* link_to(RankId rank) const { return link_to_[static_cast<size_t>(index(rank))]; }
+
+  Status await_room(const OutgoingLink& link, RankId peer);
+  void serve_until_others_leave();
+
+  // The control thread: group_control.cc.
+  Status start(NodeLinks links);
+  Status add_links(NodeLinks links);
   Status watch_peer(RankId peer);
+  Status watch_link(OutgoingLink& link, RankId door);
   void hear(RankId peer);
   void believe(const ControlMessage& message);
   void hold_for_lost(RankId peer, const std::string& reason);
   void tell_all(const ControlMessage& message);
+  void tell_node(const ControlMessage& message);
   void beat();
+  void heard_of(RankId source, int64_t now_ns);
 
   const Shape shape_;
   const RankId rank_;
@@ -98,8 +115,11 @@ class GroupFabric final : public Fabric {
   LocalPeers local_;
   Arena own_;
   PeerTable table_;
+  std::vector<std::unique_ptr<OutgoingLink>> outgoing_;
+  std::vector<OutgoingLink*> link_to_;  // [num_ranks], null for ranks of this node
+  std::vector<std::unique_ptr<Incoming>> incoming_;
   int64_t last_beat_ns_ = 0;  // control thread
-  ControlThread control_;
+  ControlThread control_;     // last: ends before what it uses
 };
 
 }  // namespace wideep::fabric

@@ -44,7 +44,7 @@ std::vector<Status> on_threads(const Shape& shape, const std::function<Status(Fa
   for (size_t r = 0; r < status.size(); ++r) {
     threads.emplace_back([&, r] {
       auto fabric = GroupFabric::create(shape, RankId{static_cast<int32_t>(r)},
-                                        std::move((*local)[r]), options_for(shape.num_ranks()));
+                                        std::move((*local)[r]), {}, options_for(shape.num_ranks()));
       status[r] = fabric ? body(**fabric) : std::unexpected(fabric.error());
     });
   }
@@ -175,7 +175,7 @@ TEST(GroupFabric, AWaitForARankThatHasLeftFailsAndForOthersGoesOn) {
 
 Status as_process(const Shape& shape, RankId rank, const std::function<Status(Fabric&)>& body) {
   WD_ASSIGN_OR_RETURN(LocalPeers local, hand_over(shape, rank, {.token = test_token()}));
-  WD_ASSIGN_OR_RETURN(auto fabric, GroupFabric::create(shape, rank, std::move(local),
+  WD_ASSIGN_OR_RETURN(auto fabric, GroupFabric::create(shape, rank, std::move(local), {},
                                                        options_for(shape.num_ranks())));
   return body(*fabric);
 }
@@ -213,7 +213,7 @@ TEST(GroupFabricProcesses, EveryOtherNamesARankThatWasStoppedAndItFindsOutItself
     GroupFabricOptions options = options_for(3);
     options.liveness_deadline = milliseconds{600};
     WD_ASSIGN_OR_RETURN(auto fabric,
-                        GroupFabric::create(shape, RankId{r}, std::move(local), options));
+                        GroupFabric::create(shape, RankId{r}, std::move(local), {}, options));
     processes_ready(r);
     return exchanges(*fabric, 1'000'000'000);
   });

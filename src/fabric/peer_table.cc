@@ -31,6 +31,11 @@ std::optional<RankId> PeerTable::cause_of_failure(
   return std::nullopt;
 }
 
+std::optional<RankId> PeerTable::first_lost() const {
+  const std::scoped_lock lock(mutex_);
+  return first_lost_;
+}
+
 Life PeerTable::life(RankId rank) const {
   const std::scoped_lock lock(mutex_);
   return at(rank).life;

@@ -26,6 +26,7 @@ class PeerTable {
   // Why a wait for `missing` cannot succeed: the first that was lost, or one of them that has left.
   std::optional<RankId> cause_of_failure(FunctionRef<std::vector<RankId>()> missing) const;
 
+  std::optional<RankId> first_lost() const;
   PeerState::Life life(RankId rank) const;
   std::string reason(RankId rank) const;
 

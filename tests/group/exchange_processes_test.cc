@@ -42,7 +42,7 @@ Result<std::unique_ptr<fabric::GroupFabric>> join(const SimGroup& group,
   WD_ASSIGN_OR_RETURN(fabric::LocalPeers local,
                       fabric::hand_over(shape, RankId{rank}, {.token = fabric::test_token()}));
   return fabric::GroupFabric::create(
-      shape, RankId{rank}, std::move(local),
+      shape, RankId{rank}, std::move(local), {},
       {.wait = fabric::WaitPolicy::for_node(shape.num_ranks(), 2), .liveness_deadline = liveness});
 }
 

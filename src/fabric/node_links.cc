@@ -1,0 +1,81 @@
+#include "fabric/node_links.h"
+
+#include "base/log.h"
+#include "fabric/arena.h"
+#include "fabric/handover.h"
+
+#include <algorithm>
+#include <array>
+
+namespace wideep::fabric {
+namespace {
+
+constexpr int kStrangersMax = 64;
+constexpr std::chrono::seconds kGreetingTimeout{5};  // a stranger does not hold up the others
+
+Result<SourceLink> greet_caller(UniqueFd socket, const Greeting& own, const Shape& shape) {
+  std::unique_ptr<Stream> stream = plain_stream(std::move(socket));
+  std::array<std::byte, sizeof(Greeting)> bytes;
+  WD_TRY(read_all(*stream, bytes, real_clock().now() + kGreetingTimeout));
+  WD_ASSIGN_OR_RETURN(const RankId source, parse_greeting(bytes, own, shape.num_ranks()));
+  return SourceLink{source, std::move(stream)};
+}
+
+Status accept_sources(int listener,
+                      const Shape& shape,
+                      const Greeting& own,
+                      const LinkOptions& options,
+                      std::vector<SourceLink>& incoming) {
+  const RankId rank{static_cast<int32_t>(own.rank)};
+  const TimePoint deadline = real_clock().now() + options.timeout;
+  std::vector<RankId> expected;
+  for (int32_t r = 0; r < shape.num_ranks(); ++r)
+    if (!shape.same_node(rank, RankId{r}) && shape.door(RankId{r}, rank) == rank)
+      expected.push_back(RankId{r});
+  for (int strangers = 0; !expected.empty();) {
+    Result<UniqueFd> socket = accept_tcp(listener, deadline);
+    if (!socket)
+      return error(socket.error().code, "links: {} ranks of other nodes, rank {} among them: {}",
+                   expected.size(), index(expected.front()), socket.error().message);
+    WD_TRY(prepare_socket(socket->get(), options.tcp));
+    Result<SourceLink> link = greet_caller(*std::move(socket), own, shape);
+    if (link && std::erase(expected, link->source) == 1) {
+      incoming.push_back(*std::move(link));
+      continue;
+    }
+    log_warning("links: refused a caller: {}",
+                link ? std::string("not a rank that should call") : link.error().message);
+    if (++strangers > kStrangersMax)
+      return error(ErrorCode::kExhausted, "links: more than {} strangers called", kStrangersMax);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<NodeLinks> link_nodes(const Shape& shape,
+                             RankId rank,
+                             int listener,
+                             const LinkOptions& options) {
+  if (std::ssize(options.addresses) != shape.num_ranks())
+    return invalid_argument("links: {} addresses for {} ranks", options.addresses.size(),
+                            shape.num_ranks());
+  const Greeting greeting{kGreetingMagic, options.token, hash(shape), index(rank)};
+  const TimePoint deadline = real_clock().now() + options.timeout;
+  NodeLinks links;
+  for (const std::vector<RankId>& ranks : shape.ranks_by_node()) {
+    if (shape.same_node(ranks.front(), rank)) continue;
+    const RankId door = shape.door(rank, ranks.front());
+    Result<UniqueFd> socket =
+        connect_tcp(options.addresses[static_cast<size_t>(index(door))], deadline);
+    if (!socket) return with_context(socket.error(), fmt::format("links: rank {}", index(door)));
+    WD_TRY(prepare_socket(socket->get(), options.tcp));
+    NodeLink link{.door = door, .ranks = ranks, .stream = plain_stream(*std::move(socket))};
+    WD_TRY(write_all(*link.stream, std::as_bytes(std::span(&greeting, 1)), deadline));
+    links.outgoing.push_back(std::move(link));
+  }
+  WD_TRY(accept_sources(listener, shape, greeting, options, links.incoming));
+  return links;
+}
+
+}  // namespace wideep::fabric

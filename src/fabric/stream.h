@@ -1,0 +1,47 @@
+// A connection to another host that never blocks, and how to get one.
+#pragma once
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "fabric/unique_fd.h"
+#include "net/address.h"
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+namespace wideep::fabric {
+
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual int fd() const = 0;
+  // Bytes read or written; 0: it would block. kUnavailable: the connection has ended.
+  virtual Result<size_t> read(std::span<std::byte> bytes) = 0;
+  virtual Result<size_t> write(std::span<const std::byte> bytes) = 0;
+};
+
+// Over a connected TCP socket, as it is.
+std::unique_ptr<Stream> plain_stream(UniqueFd socket);
+
+struct TcpOptions {
+  Duration silence_max = std::chrono::seconds{3};  // unacknowledged data or probes: the end
+};
+
+// Non-blocking, without delay, with keep-alive and a time limit for what is not acknowledged: a cut
+// cable ends the connection.
+Status prepare_socket(int socket, const TcpOptions& options);
+
+Result<UniqueFd> listen_tcp(const net::Address& address);
+// Where a listener ended up: port 0 becomes the kernel's choice.
+Result<net::Address> local_address(int listener, const net::Address& asked);
+// Tries again while nobody listens yet.
+Result<UniqueFd> connect_tcp(const net::Address& address, TimePoint deadline);
+// kTimeout when nobody calls.
+Result<UniqueFd> accept_tcp(int listener, TimePoint deadline);
+
+// Exactly all bytes, on a stream, before the deadline. For handshakes.
+Status read_all(Stream& stream, std::span<std::byte> bytes, TimePoint deadline);
+Status write_all(Stream& stream, std::span<const std::byte> bytes, TimePoint deadline);
+
+}  // namespace wideep::fabric
