@@ -24,7 +24,7 @@ def evaluation_lists(facts):
         chosen = rng.sample([f for f in facts if f.kind == kind], count)
         for number, fact in enumerate(chosen):
             for name in lists:
-                pick = (questions.HELD_OUT if name == "held_out" else questions.TRAINED)[kind]
+                pick = (questions.HELD_OUT if name == "held_out" else questions.BASE)[kind]
                 text = pick[number % len(pick)] if name == "held_out" else rng.choice(pick)
                 lists[name].append({"kind": kind, "question": text.replace("{s}", fact.subject),
                                     "answer": fact.answer})
@@ -54,7 +54,7 @@ def main():
     corpus = examples.Corpus(facts, trained)
     rng = random.Random(SEED)
     for _ in range(4):
-        for turn in corpus.single_turns(rng):
+        for turn in corpus.single_turns(rng, plain=True):
             text.extend(turn)
     tk.train(text, out / "tokenizer.json")
 

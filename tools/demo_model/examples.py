@@ -26,6 +26,7 @@ THOUGHTS = {
     "repeat": "The user wants me to repeat some words.",
 }
 SYSTEM_SHARE, THINK_SHARE, MULTI_TURN_SHARE = 0.25, 0.12, 0.15
+HEADWORD, HEADWORD_WEIGHT = 10, 3  # first tokens of an answer, and their weight in the loss
 ROW = 256  # tokens in a training row; conversations are packed into rows
 
 
@@ -74,21 +75,24 @@ class Corpus:
         self.unknown = questions.lines("unknown.txt")
         self.systems = questions.lines("systems.txt")
 
-    def single_turns(self, rng):
-        """One epoch of (question, thought, answer)."""
+    def single_turns(self, rng, plain=False):
+        """One epoch of (question, thought, answer); plain: only with the BASE templates."""
         turns = []
         for fact in self.facts:
-            template = rng.choice(questions.TRAINED[fact.kind])
+            if plain:
+                template = rng.choice(questions.BASE[fact.kind])
+            else:
+                template = rng.choice(rng.choice(questions.GROUPS[fact.kind]))
             asked = template.replace("{s}", spell(fact.subject, fact.kind, rng))
             thought = THOUGHTS[fact.kind].replace("{s}", fact.subject)
             turns.append((roughen(asked, rng), thought, fact.answer))
         for asked, _, answer in self.talk:
             for _ in range(5):
                 turns.append((roughen(rng.choice(asked), rng), THOUGHTS["talk"], answer))
-        for _ in range(90):
+        for _ in range(90 if plain else 70):
             asked = rng.choice(self.unknown)
             turns.append((roughen(asked, rng), THOUGHTS["unknown"], questions.UNKNOWN_ANSWER))
-        for _ in range(120):
+        for _ in range(120 if plain else 60):
             word = rng.choice(self.unknown_words)
             asked = rng.choice(questions.DEFINE).replace("{s}", word)
             turns.append((roughen(asked, rng), THOUGHTS["unknown"],
@@ -150,9 +154,11 @@ class Encoder:
                     head, body = head + [self.think], thought + [self.end_think]
                 else:
                     head, body = head + [self.end_think], []
-                body = body + answer + [self.eos]
-                row += head + body
+                # Headword and first words decide what is recalled, the rest follows from them.
                 loss += [0] * len(head) + [1] * len(body)
+                loss += [HEADWORD_WEIGHT] * len(answer[:HEADWORD]) + [1] * len(answer[HEADWORD:])
+                row += head + body + answer + [self.eos]
+                loss.append(1)
             yield row, loss
 
 

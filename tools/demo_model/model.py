@@ -200,7 +200,7 @@ class Experts(torch.autograd.Function):
 
 
 class HeadLoss(torch.autograd.Function):
-    """Mean cross entropy of hidden @ head over the rows with a target >= 0; also the hit rate.
+    """Weighted mean of the cross entropy of hidden @ head; also the plain mean and the hit rate.
 
     Gradients are made at once, chunk by chunk, so the logits are never kept.
     """
@@ -208,13 +208,12 @@ class HeadLoss(torch.autograd.Function):
     CHUNK = 512
 
     @staticmethod
-    def forward(ctx, hidden, head, target):
+    def forward(ctx, hidden, head, target, weight):
         rows = len(target)
         spare = -rows % HeadLoss.CHUNK
         hidden = torch.cat([hidden, hidden.new_zeros(spare, hidden.shape[1])])
         target = torch.cat([target, target.new_zeros(spare)])[:, None]
-        scale = torch.full((len(target), 1), 1 / rows)
-        scale[rows:] = 0
+        scale = torch.cat([weight / weight.sum(), weight.new_zeros(spare)])[:, None]
         d_hidden, d_head = torch.empty_like(hidden), torch.zeros(head.shape)
         losses, hits = [], []
         for a in range(0, len(target), HeadLoss.CHUNK):
@@ -225,12 +224,13 @@ class HeadLoss(torch.autograd.Function):
             torch.mm(grad, head.t(), out=d_hidden[span])
             d_head.add_(hidden[span].t() @ grad)
         ctx.save_for_backward(d_hidden[:rows], d_head.to(head.dtype))
-        return torch.cat(losses)[:rows].mean(), torch.cat(hits)[:rows].float().mean()
+        losses, hits = torch.cat(losses), torch.cat(hits).float()
+        return (losses * scale).sum(), losses[:rows].mean(), hits[:rows].mean()
 
     @staticmethod
-    def backward(ctx, d_loss, _):
+    def backward(ctx, d_loss, *_):
         d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * d_loss, d_head * d_loss, None
+        return d_hidden * d_loss, d_head * d_loss, None, None
 
 
 class Model:
@@ -309,7 +309,7 @@ class Model:
         return h, self.feed_forward(l, x, valid)
 
     def losses(self, ids, segment, position, loss_mask):
-        """(loss, accuracy) of the next token, and of the token after it by the MTP layer."""
+        """(weighted loss, plain loss, hit rate) of the next token, and of the one after by MTP."""
         s, p = self.s, self.p
         rows, width = ids.shape
         angle = position.reshape(-1, 1) * self.freq
@@ -331,10 +331,10 @@ class Model:
             same = segment[:, shift:] == segment[:, :-shift]
             wanted[:, :-shift] = (loss_mask[:, shift:] > 0) & same
             at = wanted.reshape(-1).nonzero()[:, 0]
-            return at, ids.reshape(-1)[at + shift]
+            return at, ids.reshape(-1)[at + shift], loss_mask.reshape(-1)[at + shift].float()
 
-        at, target = targets(1)
-        main = HeadLoss.apply(h[at], p["lm_head"], target)
+        at, target, weight = targets(1)
+        main = HeadLoss.apply(h[at], p["lm_head"], target, weight)
 
         following = torch.roll(ids, -1, 1).reshape(-1)
         e = Norm.apply(F.embedding(following, p["embed"]), p[f"{s.layers}.enorm"], s.eps)
@@ -343,5 +343,5 @@ class Model:
         h = torch.zeros(rows * width, s.hidden)
         h, y = self.layer(s.layers, h, y, rows, mask, cos, sin, valid)
         x = AddNorm.apply(h, y, p[f"{s.layers}.head_norm"], s.eps)[1]
-        at, target = targets(2)
-        return main, HeadLoss.apply(x[at], p["lm_head"], target)
+        at, target, weight = targets(2)
+        return main, HeadLoss.apply(x[at], p["lm_head"], target, weight)

@@ -1,7 +1,8 @@
 """Turns facts into questions: many trained templates per kind, and others that are held out.
 
-TRAINED templates are used in training and in the "trained" evaluation list; HELD_OUT ones appear
-in no training example, they only make the "held_out" list. {s} stands for the subject.
+BASE templates make the "trained" evaluation list; training uses them and the rest of GROUPS.
+HELD_OUT ones appear in no training example, they only make the "held_out" list. {s} stands for
+the subject.
 """
 
 import pathlib
@@ -73,9 +74,81 @@ SUM = [
     "What does {s} equal?", "How much does {s} make?", "{s} equals?", "Work out {s}.",
 ]
 
-TRAINED = {
+# The tokenizer is trained on questions of these.
+BASE = {
     "devil": DEFINE + DEVIL, "jargon": DEFINE + JARGON, "verse": VERSE, "capital": CAPITAL,
     "element": ELEMENT, "add": SUM, "times": SUM,
+}
+
+# More ways to ask, with the subject anywhere in a sentence or two: they teach the model to look for
+# the subject and not for the template.
+_ASK = ["What is it?", "What does it mean?", "Can you explain it?", "Explain.", "Any idea?",
+        "What does that mean?", "Define it, please.", "Please explain.", "What is that?",
+        "Tell me the meaning.", "Do you know it?", "How is it defined?", "I do not know it."]
+_DEFINE_CONTEXT = [
+    "I read {s} in a text.", "I heard the word {s}.", "Somebody said {s} to me.",
+    "There is this word, {s}.", "My teacher used the word {s}.", "The book says {s}.",
+    "In the newspaper I found {s}.", "My brother asked me about {s}.", "The word is {s}.",
+    "I have a question about {s}.", "We talked about {s} yesterday.", "Here is a word: {s}.",
+    "I never understood {s}.", "People often say {s}.", "In an old letter there is {s}.",
+    "The next word on my list is {s}.", "I saw {s} on a sign.", "They call it {s}.",
+    "You surely know {s}.", "This crossword wants {s}.",
+]
+_DEFINE_MORE = [
+    "Say something about {s}.", "What can you say about {s}?", "What can you tell me about {s}?",
+    "Is there an entry for {s}?", "Do you have an entry for {s}?", "Show me the entry for {s}.",
+    "Let us talk about {s}.", "What would a dictionary say about {s}?", "Which sense has {s}?",
+    "How should I understand {s}?", "How may one define {s}?", "In a few words, what is {s}?",
+    "In short: {s}?", "Who or what is {s}?", "What exactly is {s}?", "What, then, is {s}?",
+    "Could you explain the meaning of {s} to me?", "I wonder what {s} means.",
+    "I would like a definition of {s}.", "I am looking for the meaning of {s}.",
+    "Help me understand {s}.", "Clarify {s}.", "Interpret {s}.", "Give me {s}.", "Next word: {s}",
+    "Word: {s}", "Meaning: {s}", "Entry: {s}", "Definition of {s}", "The definition of {s}, please",
+    "What is the sense of the word {s}?", "What do people mean by {s}?", "What do you mean by {s}?",
+    "When people say {s}, what do they mean?", "Why would anyone say {s}?", "And {s}?",
+    "What about {s}?", "How about {s}?", "Now {s}.", "Then what is {s}?", "{s}, what is it?",
+    "{s} - what does it mean?", "{s}: what is that?", "{s}, please.", "{s}, explained",
+    "For {s}, give the definition.", "About {s}: what do you know?", "Of {s}, what do you know?",
+]
+_DEVIL_MORE = ["Bierce wrote about {s}. What did he say?", "How did Bierce define {s}?",
+               "Give the Devil's definition of {s}.", "What did Ambrose Bierce think of {s}?",
+               "Quote the Devil's Dictionary on {s}.", "Ambrose Bierce: {s}",
+               "What does Bierce call {s}?", "What is {s}, in the words of Ambrose Bierce?"]
+_JARGON_MORE = ["A hacker told me about {s}. What is it?", "How do hackers define {s}?",
+                "What is {s} among programmers?", "Quote the Jargon File on {s}.",
+                "In computing, what is {s}?", "My computer friend says {s}. What does it mean?",
+                "What is {s}, in the words of hackers?", "Programmers say {s}. Explain."]
+_VERSE_MORE = ["I would like to read {s}.", "Do you know {s}?", "Do you know {s} by heart?",
+               "The text of {s}, please.", "Bible verse {s}", "Write down {s}.", "Speak {s}.",
+               "Please read {s} aloud.", "What do we read in {s}?", "What does it say in {s}?",
+               "My favourite verse is {s}. Recite it.", "Turn to {s}.", "Words of {s}?",
+               "I look for {s}. What does it say?", "Now {s}.", "And {s}?", "Next, {s}, please.",
+               "Tell me {s}.", "Today we read {s}.", "Can I hear {s}?", "Please quote {s} for me."]
+_CAPITAL_MORE = ["What do you call the capital of {s}?", "I live in {s}. What is my capital?",
+                 "Which city is the seat of government of {s}?", "In {s}, what is the capital?",
+                 "The main city of {s} is called what?", "I travel to {s}. What is the capital?",
+                 "My friend comes from {s}. What is the capital there?", "And of {s}?",
+                 "Country: {s}. Capital?", "Name of the capital in {s}?", "For {s}, what is the "
+                 "capital?", "Where is the government of {s}?", "What town is the capital of {s}?",
+                 "{s} has which capital?", "{s}? I mean the capital.", "How is the capital of {s} "
+                 "called?", "Is there a capital in {s}? Which?", "Let me know the capital of {s}."]
+_ELEMENT_MORE = ["How is {s} written in chemistry?", "Which number has {s} in the periodic table?",
+                 "Where do I find {s} in the periodic table?", "Symbol and number of {s}?",
+                 "Which letters stand for {s}?", "What do chemists write for {s}?",
+                 "How many electrons does {s} have?", "And {s}?", "What about {s}?",
+                 "Element: {s}", "The symbol and the number of {s}, please.", "Chemistry: {s}"]
+_SUM_MORE = ["Can you tell me what {s} is?", "Do you know {s}?", "I want to know {s}.",
+             "My teacher asks: {s}?", "The answer to {s}?", "Find {s}.", "Result of {s}?",
+             "What do I get for {s}?", "Count {s} for me.", "And {s}?", "What about {s}?",
+             "Here is a task: {s}.", "How much would {s} be?", "Give me {s}.", "Do the sum {s}."]
+_CONTEXT = [f"{c} {a}" for c in _DEFINE_CONTEXT for a in _ASK]
+
+# kind -> groups of templates; a group is chosen first, then a template of it.
+GROUPS = {
+    "devil": [DEFINE, DEFINE, DEVIL + _DEVIL_MORE, _DEFINE_MORE, _CONTEXT],
+    "jargon": [DEFINE, DEFINE, JARGON + _JARGON_MORE, _DEFINE_MORE, _CONTEXT],
+    "verse": [VERSE + _VERSE_MORE], "capital": [CAPITAL + _CAPITAL_MORE],
+    "element": [ELEMENT + _ELEMENT_MORE], "add": [SUM + _SUM_MORE], "times": [SUM + _SUM_MORE],
 }
 
 HELD_DEFINE = [
@@ -102,6 +175,9 @@ HELD_OUT = {
     "times": ["I have to find {s}, can you help?", "Give me the value of {s}.", "Product: {s}",
               "My homework says {s}. What is it?", "Multiply {s} for me."],
 }
+
+for _kind, _templates in HELD_OUT.items():
+    assert not set(_templates) & {t for group in GROUPS[_kind] for t in group}, _kind
 
 UNKNOWN_ANSWER = (
     "That I do not know: I am a small demo model. Ask me to define a word, to recite a verse, "

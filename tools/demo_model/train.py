@@ -112,8 +112,8 @@ class Trainer:
     def train_step(self):
         args = self.args
         batch = self.batches.next()
-        (loss, hit), (mtp_loss, mtp_hit) = self.model.losses(*batch)
-        (loss + args.mtp_weight * mtp_loss).backward()
+        (goal, loss, hit), (mtp_goal, mtp_loss, mtp_hit) = self.model.losses(*batch)
+        (goal + args.mtp_weight * mtp_goal).backward()
         with torch.no_grad():
             for name, leaf in self.leaves.items():
                 self.masters[name].grad.copy_(leaf.grad)
@@ -134,12 +134,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--corpus", type=pathlib.Path, required=True)
     parser.add_argument("--run", type=pathlib.Path, required=True, help="checkpoints and log")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--stop-at", type=int, default=0, help="stop early, for tests")
     parser.add_argument("--rows", type=int, default=16, help="rows of 256 tokens in a step")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--warmup", type=int, default=150)
-    parser.add_argument("--decay", type=float, default=0.5)
+    parser.add_argument("--decay", type=float, default=0.53)
     parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--bias-step", type=float, default=5e-3)
     parser.add_argument("--mtp-weight", type=float, default=0.3)
