@@ -33,14 +33,34 @@ Result<Value> on_integers(std::string_view op, int64_t a, int64_t b) {
   return Value::integer(result);
 }
 
+// Python's divmod: the remainder has the divisor's sign, also when it is zero.
+struct DivMod {
+  double quotient;
+  double remainder;
+};
+
+DivMod floor_divide(double a, double b) {
+  double remainder = std::fmod(a, b);
+  double quotient = (a - remainder) / b;
+  if (remainder == 0) {
+    remainder = std::copysign(0.0, b);
+  } else if ((remainder < 0) != (b < 0)) {
+    remainder += b;
+    quotient -= 1;
+  }
+  if (quotient == 0) return {std::copysign(0.0, a / b), remainder};
+  const double floor = std::floor(quotient);
+  return {quotient - floor > 0.5 ? floor + 1 : floor, remainder};
+}
+
 Result<Value> on_doubles(std::string_view op, double a, double b) {
   if (op == "+") return Value::number(a + b);
   if (op == "-") return Value::number(a - b);
   if (op == "*") return Value::number(a * b);
   if (b == 0) return invalid_argument("division by zero");
   if (op == "/") return Value::number(a / b);
-  if (op == "//") return Value::number(std::floor(a / b));
-  return Value::number(a - b * std::floor(a / b));
+  const DivMod result = floor_divide(a, b);
+  return Value::number(op == "//" ? result.quotient : result.remainder);
 }
 
 Result<Value> add_lists(const List& a, const List& b, Budget& budget) {

@@ -104,7 +104,7 @@ Result<Value> replace_filter(const Value& value, const Arguments& arguments, Run
 
 Result<Value> indent_filter(const Value& value, const Arguments& arguments, Runtime& runtime) {
   WD_ASSIGN_OR_RETURN(const auto given, arguments.bind({"width", "first", "blank"}));
-  WD_ASSIGN_OR_RETURN(const Text text, to_text(value, runtime.budget));
+  if (value.as_text() == nullptr) return invalid_argument("needs a str, not {}", value.kind_name());
   Text indentation;
   if (given[0] != nullptr && given[0]->as_text() != nullptr) {
     indentation = *given[0]->as_text();
@@ -113,7 +113,7 @@ Result<Value> indent_filter(const Value& value, const Arguments& arguments, Runt
     indentation = Text(std::string(static_cast<size_t>(std::clamp<int64_t>(width, 0, 1000)), ' '),
                        TextOrigin::kTemplate);
   }
-  Text terminated = text;
+  Text terminated = *value.as_text();
   terminated.append("\n", TextOrigin::kTemplate);
   const std::vector<Text> lines = split_lines(terminated);
   WD_TRY(runtime.budget.spend_bytes(lines.size() * (sizeof(Text) + indentation.size() + 1)));
@@ -293,6 +293,12 @@ struct Keyed {
   Value item;
 };
 
+// Equal keys need no order, so they may be of a kind that has none.
+Result<int> order_of(const Value& a, const Value& b, Budget& budget) {
+  WD_ASSIGN_OR_RETURN(const bool same, equal(a, b, budget));
+  return same ? 0 : compare(a, b, budget);
+}
+
 Status merge_sort(std::vector<Keyed>& items, bool reverse, Budget& budget) {
   std::vector<Keyed> merged(items.size());
   for (size_t width = 1; width < items.size(); width *= 2) {
@@ -304,7 +310,7 @@ Status merge_sort(std::vector<Keyed>& items, bool reverse, Budget& budget) {
       for (size_t out = begin; out < end; ++out) {
         bool take_right = left == middle;
         if (left < middle && right < end) {
-          WD_ASSIGN_OR_RETURN(const int order, compare(items[right].key, items[left].key, budget));
+          WD_ASSIGN_OR_RETURN(const int order, order_of(items[right].key, items[left].key, budget));
           take_right = reverse ? order > 0 : order < 0;
         }
         merged[out] = std::move(items[take_right ? right++ : left++]);
@@ -373,6 +379,7 @@ Result<Value> unique_filter(const Value& value, const Arguments& arguments, Runt
       WD_ASSIGN_OR_RETURN(key, attribute_path(item, *given[1], runtime.budget));
     }
     WD_ASSIGN_OR_RETURN(key, sort_key(key, truth_or(given[0], false), runtime.budget));
+    WD_TRY(check_hashable(key));
     bool known = false;
     for (size_t i = 0; i < seen.size() && !known; ++i) {
       WD_ASSIGN_OR_RETURN(known, equal(seen[i], key, runtime.budget));
@@ -406,7 +413,14 @@ Result<Value> extreme_filter(const Value& value, const Arguments& arguments, Run
   return best;
 }
 
+Status check_defined(const Value& value) {
+  const Undefined* undefined = value.as_undefined();
+  if (undefined == nullptr) return {};
+  return invalid_argument("'{}' is undefined", undefined->name.substr(0, 100));
+}
+
 Result<Value> int_filter(const Value& value, const Arguments& arguments, Runtime&) {
+  WD_TRY(check_defined(value));
   WD_ASSIGN_OR_RETURN(const auto given, arguments.bind({"default"}));
   const Value otherwise = given[0] == nullptr ? Value::integer(0) : *given[0];
   if (const auto integer = value.as_integer()) return Value::integer(*integer);
@@ -426,6 +440,7 @@ Result<Value> int_filter(const Value& value, const Arguments& arguments, Runtime
 }
 
 Result<Value> float_filter(const Value& value, const Arguments& arguments, Runtime&) {
+  WD_TRY(check_defined(value));
   WD_ASSIGN_OR_RETURN(const auto given, arguments.bind({"default"}));
   if (const auto number = value.as_double()) return Value::number(*number);
   if (const Text* text = value.as_text()) {

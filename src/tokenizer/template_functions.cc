@@ -1,6 +1,7 @@
 #include "tokenizer/template_functions.h"
 
 #include "base/check.h"
+#include "tokenizer/template_arithmetic.h"
 #include "tokenizer/template_print.h"
 #include "tokenizer/template_strings.h"
 #include "tokenizer/unicode.h"
@@ -59,20 +60,22 @@ Result<bool> in_test(const Value& value, const Value* other, Budget& budget) {
   return contains(*other, value, budget);
 }
 
-Result<bool> divisible_test(const Value& value, const Value* other, Budget&) {
-  const auto number = value.as_integer();
-  const auto divisor = other->as_integer();
-  if (!number || !divisor || *divisor == 0) {
-    return invalid_argument("divisibility needs integers and a divisor that is not 0");
-  }
-  return *divisor == -1 || *number % *divisor == 0;
+// value % divisor == remainder
+Result<bool> has_remainder(const Value& value,
+                           const Value& divisor,
+                           int64_t remainder,
+                           Budget& budget) {
+  WD_ASSIGN_OR_RETURN(const Value rest, apply_operator("%", value, divisor, budget));
+  return equal(rest, Value::integer(remainder), budget);
+}
+
+Result<bool> divisible_test(const Value& value, const Value* other, Budget& budget) {
+  return has_remainder(value, *other, 0, budget);
 }
 
 template <int64_t kRemainder>
-Result<bool> parity_test(const Value& value, const Value*, Budget&) {
-  const auto number = value.as_integer();
-  if (!number) return invalid_argument("parity needs an integer, not {}", value.kind_name());
-  return (*number & 1) == kRemainder;
+Result<bool> parity_test(const Value& value, const Value*, Budget& budget) {
+  return has_remainder(value, Value::integer(2), kRemainder, budget);
 }
 
 template <Text (*kMapping)(const Text&)>
@@ -336,6 +339,7 @@ Result<Value> values_method(const Value& self, const Arguments& arguments, Runti
 Result<Value> get_method(const Value& self, const Arguments& arguments, Runtime& runtime) {
   WD_ASSIGN_OR_RETURN(const auto given, arguments.bind({"key", "default"}));
   if (given[0] == nullptr) return invalid_argument("the key is missing");
+  WD_TRY(check_hashable(*given[0]));
   for (const auto& [key, value] : self.as_dict()->entries) {
     WD_ASSIGN_OR_RETURN(const bool same, equal(key, *given[0], runtime.budget));
     if (same) return value;

@@ -326,9 +326,7 @@ Result<Value> Interpreter::evaluate_dict(const Expression& expression) {
   WD_ASSIGN_OR_RETURN(const std::vector<Value> values, evaluate_all(expression));
   std::vector<std::pair<Value, Value>> entries;
   for (size_t i = 0; i + 1 < values.size(); i += 2) {
-    if (values[i].as_dict() != nullptr || values[i].as_list() != nullptr) {
-      return invalid_argument("a {} cannot be a key", values[i].kind_name());
-    }
+    WD_TRY(check_hashable(values[i]));
     // A key that is there already keeps its place and gets the new value.
     Value* existing = nullptr;
     for (auto& [key, value] : entries) {
@@ -472,8 +470,12 @@ Result<Value> Interpreter::evaluate_test(const Expression& expression) {
 Result<Value> Interpreter::evaluate_sign(const Expression& expression) {
   WD_ASSIGN_OR_RETURN(const Value operand, evaluate(*expression.children[0]));
   line_ = expression.line;
-  return apply_operator(expression.kind == Node::kNegate ? "-" : "+", Value::integer(0), operand,
-                        budget_);
+  // Not 0 - x: that would lose the sign of zero.
+  const int64_t sign = expression.kind == Node::kNegate ? -1 : 1;
+  if (operand.as_text() != nullptr || operand.as_list() != nullptr) {
+    return invalid_argument("a {} has no sign", operand.kind_name());
+  }
+  return apply_operator("*", operand, Value::integer(sign), budget_);
 }
 
 Result<Value> Interpreter::evaluate_binary(const Expression& expression) {

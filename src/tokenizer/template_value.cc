@@ -232,6 +232,17 @@ const Value* Dict::find(std::string_view key) const {
   return nullptr;
 }
 
+Status check_hashable(const Value& value) {
+  const List* list = value.as_list();
+  if (value.as_dict() != nullptr || (list != nullptr && !list->is_tuple)) {
+    return invalid_argument("a {} cannot be a key", value.kind_name());
+  }
+  if (list == nullptr) return {};
+  for (const Value& item : list->items)
+    WD_TRY(check_hashable(item));
+  return {};
+}
+
 Result<bool> equal(const Value& a, const Value& b, Budget& budget) {
   WD_TRY(budget.spend_steps());
   if (a.is_number() && b.is_number()) {
@@ -291,6 +302,7 @@ Result<bool> contains(const Value& haystack, const Value& needle, Budget& budget
     return text->bytes().find(part->bytes()) != std::string_view::npos;
   }
   if (const Dict* dict = haystack.as_dict()) {
+    WD_TRY(check_hashable(needle));
     for (const auto& [key, value] : dict->entries) {
       WD_ASSIGN_OR_RETURN(const bool same, equal(key, needle, budget));
       if (same) return true;

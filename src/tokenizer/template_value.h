@@ -159,6 +159,8 @@ struct Callable {
   const Statement* macro = nullptr;  // owned by the template
 };
 
+// kInvalidArgument if the value cannot be a key: a list or dict, or a tuple that has one.
+Status check_hashable(const Value& value);
 // Python's ==. Fails only when the budget is spent.
 Result<bool> equal(const Value& a, const Value& b, Budget& budget);
 // Python's <=> for two numbers or two strings or two lists: negative, 0 or positive.

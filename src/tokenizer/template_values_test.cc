@@ -94,7 +94,7 @@ TEST(Tests, KnowKinds) {
             "[True, False, True, True, False]");
   EXPECT_EQ(value("[1 is eq 1, 1 is ne 1, 1 is lt 2, 2 is ge(3), x is not defined]"),
             "[True, False, True, False, True]");
-  EXPECT_THAT(value("1 is divisibleby 0"), HasSubstr("divisibility"));
+  EXPECT_THAT(value("1 is divisibleby 0"), HasSubstr("division by zero"));
   EXPECT_THAT(value("1 is eq"), HasSubstr("needs an argument"));
 }
 
