@@ -79,7 +79,7 @@ Json legacy_logprobs_json(const std::vector<TokenLogprobs>& logprobs, int64_t te
     token_logprobs.push_back(logprob_json(entry.chosen.logprob));
     top_logprobs.push_back(std::move(top));
     offsets.emplace_back(text_offset);
-    text_offset += static_cast<int64_t>(entry.chosen.bytes.size());
+    text_offset += num_characters(entry.chosen.bytes);
   }
   Json json;
   json.set("text_offset", std::move(offsets));
@@ -161,6 +161,11 @@ Json model_json(const ModelCard& model) {
 
 }  // namespace
 
+int64_t num_characters(std::string_view utf8) {
+  return std::ranges::count_if(
+      utf8, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
 std::string encode_chat_answer(const AnswerHead& head,
                                const std::vector<ChoicePart>& choices,
                                const AnswerTail& tail) {
@@ -169,7 +174,8 @@ std::string encode_chat_answer(const AnswerHead& head,
   for (const ChoicePart& part : choices) {
     Json message;
     message.set("role", "assistant");
-    message.set("content", part.text);
+    const bool is_only_reasoning = part.text.empty() && !part.reasoning.empty();
+    message.set("content", is_only_reasoning ? Json() : Json(part.text));
     message.set("refusal", nullptr);
     if (!part.reasoning.empty()) message.set("reasoning_content", part.reasoning);
     Json choice;
@@ -195,7 +201,7 @@ std::string encode_completion_answer(const AnswerHead& head,
   Json json = head_json(head, "text_completion");
   Json::Array array;
   for (const ChoicePart& part : choices)
-    array.push_back(completion_choice_json(part, 0));
+    array.push_back(completion_choice_json(part, part.text_offset));
   json.set("choices", std::move(array));
   json.set("system_fingerprint", nullptr);
   set_tail(json, tail);
@@ -222,11 +228,9 @@ std::string ChunkEncoder::opening(const ChoicePart& part, const Usage* usage) co
   return finish(choice.dump(), usage);
 }
 
-std::string ChunkEncoder::part(const ChoicePart& part,
-                               const Usage* usage,
-                               int64_t text_bytes_before) const {
+std::string ChunkEncoder::part(const ChoicePart& part, const Usage* usage) const {
   if (kind_ == Kind::kCompletion) {
-    return finish(completion_choice_json(part, text_bytes_before).dump(), usage);
+    return finish(completion_choice_json(part, part.text_offset).dump(), usage);
   }
   Json delta{Json::Object{}};
   if (!part.reasoning.empty()) delta.set("reasoning_content", part.reasoning);

@@ -47,6 +47,7 @@ struct ChoicePart {
   std::string text;
   std::string reasoning;  // chat only
   std::optional<std::vector<TokenLogprobs>> logprobs;
+  int64_t text_offset = 0;         // characters of the choice's text before the first of `logprobs`
   std::string_view finish_reason;  // "" while it goes on
   StopReason stop_reason;
   std::optional<std::vector<TokenId>> token_ids;         // of this part
@@ -61,10 +62,12 @@ struct AnswerTail {
 std::string encode_chat_answer(const AnswerHead& head,
                                const std::vector<ChoicePart>& choices,
                                const AnswerTail& tail);
-// `text_offset` counts from the start of each choice's text.
 std::string encode_completion_answer(const AnswerHead& head,
                                      const std::vector<ChoicePart>& choices,
                                      const AnswerTail& tail);
+
+// Of text in UTF-8, or of tokens that are parts of it: summed up, the same.
+int64_t num_characters(std::string_view utf8);
 
 // The chunks of one streamed answer, as the data of server-sent events. What all chunks begin with
 // is rendered once. Thread: one at a time.
@@ -75,9 +78,8 @@ class ChunkEncoder {
 
   // The first chunk of a chat choice: {"role":"assistant","content":""}.
   std::string opening(const ChoicePart& part, const Usage* usage) const;
-  // `usage` is not null when every chunk is to carry it. For text completions `text_bytes_before`
-  // is where this part begins in its choice's text.
-  std::string part(const ChoicePart& part, const Usage* usage, int64_t text_bytes_before = 0) const;
+  // `usage` is not null when every chunk is to carry it.
+  std::string part(const ChoicePart& part, const Usage* usage) const;
   // The last chunk, without choices.
   std::string usage(const AnswerTail& tail) const;
 

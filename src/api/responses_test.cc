@@ -57,6 +57,7 @@ TEST(CompletionAnswer, HasParallelArraysOfLogprobs) {
                           .text = "ab",
                           .logprobs = {{{.chosen = {"a", -1}, .top = {{"x", -0.5}, {"x", -2}}},
                                         {.chosen = {"\xE2", -3}, .top = {}}}},
+                          .text_offset = 0,
                           .finish_reason = "length",
                           .stop_reason = {},
                           .token_ids = {{TokenId{5}, TokenId{6}}}};
@@ -104,8 +105,8 @@ TEST(ChatChunks, CarryTheKvTicketLast) {
 
 TEST(CompletionChunks, CountOffsetsOverTheWholeChoice) {
   const ChunkEncoder encoder(ChunkEncoder::Kind::kCompletion, kHead);
-  const std::string chunk =
-      encoder.part({.text = "x", .logprobs = {{{.chosen = {"x", -1}, .top = {}}}}}, nullptr, 42);
+  const std::string chunk = encoder.part(
+      {.text = "x", .logprobs = {{{.chosen = {"x", -1}, .top = {}}}}, .text_offset = 42}, nullptr);
   EXPECT_NE(chunk.find(R"("object":"text_completion")"), std::string::npos);
   EXPECT_NE(chunk.find(R"("text_offset":[42])"), std::string::npos);
 }

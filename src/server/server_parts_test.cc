@@ -1,0 +1,196 @@
+// The parts of the server that need no socket: choices, prompts, engine requests, the mailbox.
+#include "server/choice.h"
+#include "server/engine_request.h"
+#include "server/event_mailbox.h"
+#include "server/fake_engine.h"
+#include "server/generation_call.h"
+#include "server/prompt_builder.h"
+#include "server/server_metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace wideep::server {
+namespace {
+
+using engine::FinishReason;
+
+engine::RequestEvent held_back(std::string_view bytes) {
+  engine::RequestEvent event = text_event(bytes);
+  event.text.clear();
+  return event;
+}
+
+TEST(Choice, TokensWithoutTextWaitForTheText) {
+  Choice choice(byte_tokenizer(), {.with_logprobs = true, .with_token_ids = true});
+  EXPECT_FALSE(choice.take(held_back("\xE2\x82")));
+  engine::RequestEvent rest = text_event("\xAC");
+  rest.text = "\xE2\x82\xAC";
+  const auto part = choice.take(rest);
+  ASSERT_TRUE(part);
+  EXPECT_EQ(part->text, "\xE2\x82\xAC");
+  EXPECT_EQ(part->token_ids->size(), 3U);
+  EXPECT_EQ(part->logprobs->at(0).chosen.bytes, "\xE2");
+  EXPECT_EQ(part->text_offset, 0);
+  EXPECT_EQ(choice.take(text_event("x"))->text_offset, 1);  // in characters
+}
+
+TEST(Choice, TheLastEventAlwaysGivesAPart) {
+  Choice choice(byte_tokenizer(), {.index = 4, .with_logprobs = true});
+  choice.take(held_back("a"));
+  const auto part = choice.take(text_event("", FinishReason::kLength));
+  ASSERT_TRUE(part);
+  EXPECT_EQ(part->index, 4);
+  EXPECT_EQ(part->finish_reason, "length");
+  EXPECT_EQ(part->logprobs->size(), 1U);  // what was held back is not lost
+  EXPECT_TRUE(choice.is_finished());
+}
+
+TEST(Choice, SaysWhatStoppedIt) {
+  engine::RequestEvent by_text = text_event("", FinishReason::kStop);
+  by_text.stop_reason = "END";
+  Choice first(byte_tokenizer(), {});
+  EXPECT_EQ(std::get<std::string>(first.take(by_text)->stop_reason), "END");
+  engine::RequestEvent by_token = text_event("", FinishReason::kStop);
+  by_token.stop_token = TokenId{7};
+  Choice second(byte_tokenizer(), {});
+  EXPECT_EQ(std::get<TokenId>(second.take(by_token)->stop_reason), TokenId{7});
+}
+
+TEST(Choice, EchoStandsBeforeTheTextAndCountsInOffsets) {
+  Choice choice(byte_tokenizer(), {.with_logprobs = true, .echo = "\xC3\xA4z"});
+  const auto part = choice.take(text_event("x"));
+  EXPECT_EQ(part->text, "\xC3\xA4zx");
+  EXPECT_EQ(part->text_offset, 2);
+}
+
+TEST(Choice, PartsAddUpToTheWhole) {
+  Choice choice(byte_tokenizer(), {.with_logprobs = true, .with_token_ids = true});
+  api::ChoicePart whole;
+  append(whole, *choice.take(text_event("ab")));
+  append(whole, *choice.take(text_event("c", FinishReason::kStop)));
+  EXPECT_EQ(whole.text, "abc");
+  EXPECT_EQ(whole.logprobs->size(), 3U);
+  EXPECT_EQ(whole.token_ids->size(), 3U);
+  EXPECT_EQ(whole.finish_reason, "stop");
+  EXPECT_EQ(whole.text_offset, 0);
+}
+
+api::ChatFields chat_of(std::string_view last_content, bool go_on) {
+  api::ChatFields chat;
+  chat.messages.push_back({.role = "developer", .content = "be nice"});
+  chat.messages.push_back({.role = "assistant", .content = std::string(last_content)});
+  chat.add_generation_prompt = !go_on;
+  chat.continue_final_message = go_on;
+  return chat;
+}
+
+TEST(PromptBuilder, CallsADeveloperSystem) {
+  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat);
+  const auto prompt = prompts.build(chat_of("x", false));
+  ASSERT_TRUE(prompt);
+  EXPECT_EQ(byte_tokenizer().decode(prompt->tokens), "[system]be nice[assistant]x\n[assistant]");
+}
+
+TEST(PromptBuilder, CutsWhatTheTemplateWroteBehindAFinalMessage) {
+  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat);
+  const auto prompt = prompts.build(chat_of("so far\n", true));
+  ASSERT_TRUE(prompt);
+  EXPECT_EQ(byte_tokenizer().decode(prompt->tokens), "[system]be nice[assistant]so far");
+  EXPECT_FALSE(prompts.build(chat_of("", true)));
+}
+
+TEST(PromptBuilder, OnlyTheTemplateOpensReasoning) {
+  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat);
+  api::ChatFields chat = chat_of("<think>", true);
+  EXPECT_EQ(prompts.build(chat)->reasoning, ThinkSplitter::Start::kUnknown);
+  chat = chat_of("x", false);
+  chat.template_kwargs.set("thinking", true);
+  EXPECT_EQ(prompts.build(chat)->reasoning, ThinkSplitter::Start::kReasoning);
+}
+
+TEST(PromptBuilder, RefusesChatsWithoutATemplate) {
+  const PromptBuilder prompts(byte_tokenizer(), nullptr);
+  EXPECT_EQ(prompts.build(chat_of("x", false)).error().code, "not_implemented");
+}
+
+TEST(EngineRequest, ChoicesOfTheLargestSeedWrapAround) {
+  constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(seed_of_choice(5, 2), 7);
+  EXPECT_EQ(seed_of_choice(kMax, 1), std::numeric_limits<int64_t>::min());
+  EXPECT_GE(draw_seed(), 0);
+}
+
+TEST(EngineRequest, AContextThatIsFullHasNoRoom) {
+  const model::GenerationConfig defaults;
+  const RequestContext context{
+      .endpoint = Endpoint::kChat, .defaults = defaults, .max_model_len = 10};
+  EXPECT_FALSE(make_engine_request({}, 10, context));
+  EXPECT_EQ(make_engine_request({}, 9, context)->stop.max_tokens, 1);
+  model::GenerationConfig capped;
+  capped.max_new_tokens = 3;
+  const RequestContext with_cap{
+      .endpoint = Endpoint::kChat, .defaults = capped, .max_model_len = 10};
+  EXPECT_EQ(make_engine_request({}, 2, with_cap)->stop.max_tokens, 3);
+}
+
+class RecordingReceiver : public EventReceiver {
+ public:
+  void on_event(size_t choice_index, const engine::RequestEvent& event) override {
+    seen += std::to_string(choice_index) + event.text;
+  }
+
+  std::string seen;
+};
+
+TEST(EventMailbox, DeliversInOrderOnTheLoopAndNothingAfterItIsClosed) {
+  net::EventLoop loop;
+  const auto mailbox = std::make_shared<EventMailbox>(loop);
+  const auto receiver = std::make_shared<RecordingReceiver>();
+  mailbox->push(receiver, 0, text_event("a"));
+  mailbox->push(receiver, 1, text_event("b"));
+  EXPECT_EQ(receiver->seen, "");
+  loop.post([&] {
+    mailbox->push(receiver, 2, text_event("c"));
+    mailbox->close();
+    mailbox->push(receiver, 3, text_event("d"));
+    loop.post([&] { loop.stop(); });
+  });
+  loop.run();
+  EXPECT_EQ(receiver->seen, "0a1b");
+  EXPECT_EQ(receiver.use_count(), 1);
+}
+
+TEST(ServerMetrics, CountersGrowByWhatTheEngineAdded) {
+  ServerMetrics metrics("m", "0", {.max_model_len = 100});
+  engine::EngineStats stats;
+  stats.generated_tokens = 5;
+  metrics.render(stats);
+  stats.generated_tokens = 7;
+  EXPECT_THAT(
+      metrics.render(stats),
+      ::testing::HasSubstr("vllm:generation_tokens_total{model_name=\"m\",engine=\"0\"} 7\n"));
+}
+
+TEST(ServerMetrics, MethodsThatNobodyRoutesAreOneSeries) {
+  ServerMetrics metrics("m", "0", {.max_model_len = 100});
+  for (const std::string_view method : {"BREW", "CHURN"})
+    metrics.on_answered({.method = method, .status = 405});
+  EXPECT_THAT(
+      metrics.render({}),
+      ::testing::HasSubstr(R"(http_requests_total{handler="none",method="other",status="405"} 2)"));
+}
+
+TEST(ErrorResponse, CarriesTheHeadersThatClientsActOn) {
+  const http::Response busy = error_response(api::overloaded("x", "y", 3));
+  EXPECT_EQ(busy.headers.get("retry-after"), "3");
+  EXPECT_EQ(error_response(api::invalid_api_key()).headers.get("www-authenticate"), "Bearer");
+}
+
+}  // namespace
+}  // namespace wideep::server
