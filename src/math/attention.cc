@@ -7,15 +7,14 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <vector>
 
 namespace wideep::math {
 namespace {
 
-// Row tiles of a group at most: the values packed for a group and partition serve them all.
-constexpr int64_t kGroupTilesMax = 32;
-// The same where partitions are spread over threads and partial results must be kept.
+// Row tiles of a group at most; kernels may take fewer.
+constexpr int64_t kTilesMax = 32;
+// The same where partitions are spread over threads and partial results kept.
 constexpr int64_t kSplitTilesMax = 8;
 // Partial results (of one group and partition) kept at once, per thread.
 constexpr int64_t kSlotsPerThread = 4;
@@ -34,10 +33,8 @@ struct Item {
 
 // One thread's memory.
 struct Scratch {
-  std::byte* values = nullptr;
   std::byte* queries = nullptr;
   std::byte* work = nullptr;
-  float* partial = nullptr;
   int64_t packed_group = -1;  // whose queries are packed
 };
 
@@ -54,6 +51,7 @@ class Attention::Engine {
 
  private:
   using Group = AttentionGroup;
+  using Tiles = std::array<RowTile, kTilesMax>;
 
   // Results of one row tile: max [16], sum [16], out [16][value_width].
   int64_t result_floats() const { return kRowTile * (2 + shape_.value_width); }
@@ -67,15 +65,16 @@ class Attention::Engine {
   void merge_wave(std::span<const Item> wave, int64_t group_index);
 
   void pack_queries(int64_t group_index, Scratch& scratch) const;
-  void clear_result(RowTile& tile) const;
-  RowTile result_tile(const Group& group, int64_t tile);
-  RowTile partial_tile(const Group& group, int64_t tile, int64_t partition, float* memory) const;
+  static PartitionTurn turn_of(const Group& group, int64_t partition);
+  RowTile result_tile(const Group& group, int64_t tile, int64_t partition);
+  RowTile partial_tile(const Group& group, int64_t tile, int64_t partition, float* slot) const;
   float* slot(int64_t index);
 
   ThreadPool& pool_;
   const AttentionKernels& kernels_;
   const AttentionShape shape_;
   AttentionPlan plan_;
+  const int64_t split_tiles_max_;
   const int64_t num_slots_;
   AlignedBuffer memory_;  // of all threads
   AlignedBuffer sums_;    // per row tile of a call: max [16], sum [16]
@@ -107,23 +106,19 @@ Attention::Engine::Engine(ThreadPool& pool,
       kernels_(kernels),
       shape_(shape),
       plan_(shape, block_tokens, queries_max),
+      split_tiles_max_(std::min(kSplitTilesMax, kernels.tiles_max)),
       num_slots_(kSlotsPerThread * pool.num_threads()) {
-  const int64_t values = round_up_64(kernels.value_bytes(shape));
-  const int64_t queries = round_up_64(kernels.query_bytes(shape)) * kGroupTilesMax;
-  const int64_t work = round_up_64(kernels.work_bytes(shape));
-  const int64_t partial = round_up_64(kernels.tiles_max * result_floats() * 4);
+  WD_CHECK(kernels.tiles_max <= kTilesMax);
+  const int64_t queries = round_up_64(kernels.query_bytes(shape)) * kernels.tiles_max;
   // Threads are a page apart, so that prefetches do not reach into each other's memory.
-  const int64_t stride = (values + queries + work + partial + 4095) / 4096 * 4096 + 4096;
+  const int64_t stride = (queries + kernels.work_bytes(shape) + 4095) / 4096 * 4096 + 4096;
   memory_ = AlignedBuffer(static_cast<size_t>(stride * pool.num_threads()));
   for (int64_t thread = 0; thread < pool.num_threads(); ++thread) {
     std::byte* base = memory_.data() + thread * stride;
-    scratch_.push_back({.values = base,
-                        .queries = base + values,
-                        .work = base + values + queries,
-                        .partial = reinterpret_cast<float*>(base + values + queries + work)});
+    scratch_.push_back({.queries = base, .work = base + queries});
   }
   sums_ = AlignedBuffer(static_cast<size_t>(plan_.tiles_max() * 2 * kRowTile * 4));
-  slots_ = AlignedBuffer(static_cast<size_t>(num_slots_ * kSplitTilesMax * result_floats() * 4));
+  slots_ = AlignedBuffer(static_cast<size_t>(num_slots_ * split_tiles_max_ * result_floats() * 4));
   memory_.prefault();
   sums_.prefault();
   slots_.prefault();
@@ -138,7 +133,7 @@ void Attention::Engine::forward(std::span<const AttentionChunk> chunks) {
     scratch.packed_group = -1;
   const int64_t num_threads = pool_.num_threads();
   const int64_t num_items = kItemsPerThread * num_threads;
-  plan_.cut(std::clamp(plan_.num_tiles() / num_items, int64_t{1}, kGroupTilesMax));
+  plan_.cut(std::clamp(plan_.num_tiles() / num_items, int64_t{1}, kernels_.tiles_max));
   if (num_threads > 1 && plan_.largest_cost() * 2 * num_threads > plan_.total_cost()) {
     run_split();
     return;
@@ -182,33 +177,16 @@ bool Attention::Engine::is_poisoned(int64_t chunk_index) const {
 
 void Attention::Engine::run_group(int64_t group_index, Scratch& scratch) {
   const Group& group = plan_.groups()[static_cast<size_t>(group_index)];
-  const int64_t query_bytes = kernels_.query_bytes(shape_);
   pack_queries(group_index, scratch);
+  Tiles tiles;
   for (int64_t partition = 0; partition < group.num_partitions(); ++partition) {
-    CachedPartition view = plan_.cached(group, partition);
-    kernels_.pack_values(shape_, view, scratch.values);
-    view.values = scratch.values;
-    for (int64_t first = 0; first < group.num_tiles(); first += kernels_.tiles_max) {
-      const int64_t count = std::min(kernels_.tiles_max, group.num_tiles() - first);
-      std::array<RowTile, kGroupTilesMax> tiles;
-      for (int64_t t = 0; t < count; ++t) {
-        float* memory = scratch.partial + t * result_floats();
-        RowTile& tile = tiles[static_cast<size_t>(t)];
-        tile = partition == 0 ? result_tile(group, first + t)
-                              : partial_tile(group, first + t, partition, memory);
-        tile.queries = scratch.queries + (first + t) * query_bytes;
-      }
-      const std::span batch(tiles.data(), static_cast<size_t>(count));
-      kernels_.attend(shape_, view, batch, scratch.work);
-      for (int64_t t = 0; t < count && partition > 0; ++t) {
-        RowTile result = result_tile(group, first + t);
-        kernels_.merge(batch[static_cast<size_t>(t)], shape_.value_width, result);
-      }
+    for (int64_t t = 0; t < group.num_tiles(); ++t) {
+      tiles[static_cast<size_t>(t)] = result_tile(group, t, partition);
+      tiles[static_cast<size_t>(t)].queries = scratch.queries + t * kernels_.query_bytes(shape_);
     }
-  }
-  for (int64_t t = 0; t < group.num_tiles(); ++t) {
-    RowTile result = result_tile(group, t);
-    kernels_.finish(shape_.value_width, result);
+    kernels_.attend(shape_, plan_.cached(group, partition),
+                    std::span(tiles).first(static_cast<size_t>(group.num_tiles())),
+                    turn_of(group, partition), scratch.work);
   }
 }
 
@@ -219,7 +197,7 @@ void Attention::Engine::run_split() {
   int64_t num_pieces = 0;  // (row tile, partition)
   for (const Group& group : plan_.groups())
     num_pieces += group.num_tiles() * group.num_partitions();
-  plan_.cut(std::clamp(num_pieces / num_items, int64_t{1}, kSplitTilesMax));
+  plan_.cut(std::clamp(num_pieces / num_items, int64_t{1}, split_tiles_max_));
   items_.clear();
   for (int64_t g = 0; g < std::ssize(plan_.groups()); ++g) {
     const Group& group = plan_.groups()[static_cast<size_t>(g)];
@@ -245,38 +223,31 @@ void Attention::Engine::run_wave(std::span<const Item> wave) {
 
 void Attention::Engine::run_item(const Item& item, float* slot, Scratch& scratch) {
   const Group& group = plan_.groups()[static_cast<size_t>(item.group)];
-  const int64_t query_bytes = kernels_.query_bytes(shape_);
   pack_queries(item.group, scratch);
-  CachedPartition view = plan_.cached(group, item.partition);
-  kernels_.pack_values(shape_, view, scratch.values);
-  view.values = scratch.values;
-  for (int64_t first = 0; first < group.num_tiles(); first += kernels_.tiles_max) {
-    const int64_t count = std::min(kernels_.tiles_max, group.num_tiles() - first);
-    std::array<RowTile, kGroupTilesMax> tiles;
-    for (int64_t t = 0; t < count; ++t) {
-      RowTile& tile = tiles[static_cast<size_t>(t)];
-      tile = partial_tile(group, first + t, item.partition, slot + (first + t) * result_floats());
-      tile.queries = scratch.queries + (first + t) * query_bytes;
+  Tiles tiles;
+  for (int64_t t = 0; t < group.num_tiles(); ++t) {
+    tiles[static_cast<size_t>(t)] = partial_tile(group, t, item.partition, slot);
+    tiles[static_cast<size_t>(t)].queries = scratch.queries + t * kernels_.query_bytes(shape_);
+  }
+  kernels_.attend(shape_, plan_.cached(group, item.partition),
+                  std::span(tiles).first(static_cast<size_t>(group.num_tiles())), {}, scratch.work);
+}
+
+// Merges the partial results of one group in this wave into its rows.
+void Attention::Engine::merge_wave(std::span<const Item> wave, int64_t group_index) {
+  const Group& group = plan_.groups()[static_cast<size_t>(group_index)];
+  for (int64_t i = 0; i < std::ssize(wave); ++i) {
+    const Item& item = wave[static_cast<size_t>(i)];
+    for (int64_t t = 0; t < group.num_tiles() && item.group == group_index; ++t) {
+      RowTile result = result_tile(group, t, item.partition);
+      kernels_.merge(partial_tile(group, t, item.partition, slot(i)), shape_.value_width,
+                     turn_of(group, item.partition), result);
     }
-    kernels_.attend(shape_, view, {tiles.data(), static_cast<size_t>(count)}, scratch.work);
   }
 }
 
-// Merges the partial results of one group in this wave into its rows, and finishes them after the
-// last.
-void Attention::Engine::merge_wave(std::span<const Item> wave, int64_t group_index) {
-  const Group& group = plan_.groups()[static_cast<size_t>(group_index)];
-  for (int64_t t = 0; t < group.num_tiles(); ++t) {
-    RowTile result = result_tile(group, t);
-    for (int64_t i = 0; i < std::ssize(wave); ++i) {
-      const Item& item = wave[static_cast<size_t>(i)];
-      if (item.group != group_index) continue;
-      if (item.partition == 0) clear_result(result);
-      kernels_.merge(partial_tile(group, t, item.partition, slot(i) + t * result_floats()),
-                     shape_.value_width, result);
-      if (item.partition + 1 == group.num_partitions()) kernels_.finish(shape_.value_width, result);
-    }
-  }
+PartitionTurn Attention::Engine::turn_of(const Group& group, int64_t partition) {
+  return {.first = partition == 0, .last = partition + 1 == group.num_partitions()};
 }
 
 void Attention::Engine::pack_queries(int64_t group_index, Scratch& scratch) const {
@@ -294,17 +265,9 @@ void Attention::Engine::pack_queries(int64_t group_index, Scratch& scratch) cons
   }
 }
 
-// The result of no partitions: merging into it gives what is merged, bit for bit.
-void Attention::Engine::clear_result(RowTile& tile) const {
-  std::fill_n(tile.max, kRowTile, -std::numeric_limits<float>::infinity());
-  std::fill_n(tile.sum, kRowTile, 0.0F);
-  for (int64_t r = 0; r < tile.num_rows; ++r)
-    std::fill_n(tile.out[static_cast<size_t>(r)], shape_.value_width, 0.0F);
-}
-
 // The tile whose rows are the chunk's own output.
-RowTile Attention::Engine::result_tile(const Group& group, int64_t tile) {
-  RowTile rows = plan_.tile(group, tile, 0);
+RowTile Attention::Engine::result_tile(const Group& group, int64_t tile, int64_t partition) {
+  RowTile rows = plan_.tile(group, tile, partition);
   rows.max = reinterpret_cast<float*>(sums_.data()) + (group.first_tile + tile) * 2 * kRowTile;
   rows.sum = rows.max + kRowTile;
   for (int64_t r = 0; r < rows.num_rows; ++r)
@@ -312,20 +275,21 @@ RowTile Attention::Engine::result_tile(const Group& group, int64_t tile) {
   return rows;
 }
 
+// The same rows of one partition alone, in a slot.
 RowTile Attention::Engine::partial_tile(const Group& group,
                                         int64_t tile,
                                         int64_t partition,
-                                        float* memory) const {
+                                        float* slot) const {
   RowTile rows = plan_.tile(group, tile, partition);
-  rows.max = memory;
-  rows.sum = memory + kRowTile;
+  rows.max = slot + tile * result_floats();
+  rows.sum = rows.max + kRowTile;
   for (int64_t r = 0; r < rows.num_rows; ++r)
-    rows.out[static_cast<size_t>(r)] = memory + 2 * kRowTile + r * shape_.value_width;
+    rows.out[static_cast<size_t>(r)] = rows.sum + kRowTile + r * shape_.value_width;
   return rows;
 }
 
 float* Attention::Engine::slot(int64_t index) {
-  return reinterpret_cast<float*>(slots_.data()) + index * kSplitTilesMax * result_floats();
+  return reinterpret_cast<float*>(slots_.data()) + index * split_tiles_max_ * result_floats();
 }
 
 }  // namespace wideep::math

@@ -43,16 +43,17 @@ struct Operand {
   int64_t step_bytes;
 };
 
-// Sums 0 … 3 = a0 b0, a0 b1, a1 b0, a1 b1 over `steps` steps of 32 products.
+// Sums 0 … 3 = a0 b0, a0 b1, a1 b0, a1 b1 over `steps` steps of 32 products. `b` stays in L1 from
+// call to call; `a` streams by, and a hint keeps it from pushing `b` out.
 inline void multiply_two_by_two(const Operand& a, const Operand& b, int64_t steps) {
   zero_sums();
   for (int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(4, a.tiles[0] + s * a.step_bytes, a.stride);
+    _tile_stream_loadd(4, a.tiles[0] + s * a.step_bytes, a.stride);
     _tile_loadd(6, b.tiles[0] + s * b.step_bytes, b.stride);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b.tiles[1] + s * b.step_bytes, b.stride);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a.tiles[1] + s * a.step_bytes, a.stride);
+    _tile_stream_loadd(5, a.tiles[1] + s * a.step_bytes, a.stride);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
@@ -90,41 +91,38 @@ inline void multiply_one_by_four(const Operand& a, const Operand& b, int64_t ste
   }
 }
 
-// Stores sum `Sum` into `columns` (at most 16) columns of the tile's rows.
-template <int Sum>
-inline void store_sum(const RowTile& tile, int64_t stride, int64_t column, int64_t columns) {
-  if (columns <= 0) return;
-  if (stride != 0 && columns == 16) {
-    _tile_stored(Sum, tile.out[0] + column, static_cast<size_t>(stride) * 4);
-    return;
-  }
-  alignas(64) float sums[kRowTile][16];
-  _tile_stored(Sum, sums, 64);
-  for (int64_t r = 0; r < tile.num_rows; ++r)
-    AttentionSoftmax<Simd>::store(tile.out[static_cast<size_t>(r)] + column,
-                                  _mm512_load_ps(sums[r]), columns < 16 ? columns : 16);
-}
-
 struct TileAttention {
   using Shared = Bf16Attention;
   using Softmax = Bf16Attention::Softmax;
-  static constexpr int64_t kTilesMax = 4;
-  static constexpr int64_t kScores = kAttentionPartition * kRowTile;
-  static constexpr int64_t kWeightBytes = kPairs * kRowTile * 4;
+  static constexpr int64_t kTilesMax = 16;
+
+  // Working memory of one call.
+  struct Work {
+    explicit Work(std::byte* memory)
+        : scores(reinterpret_cast<float*>(memory)),
+          pairs(memory + 2 * kScores * 4),
+          panels(pairs + kWeightBytes),
+          weights(panels + 2 * kValuePanelBytes) {}
+
+    float* scores;       // of two row tiles
+    std::byte* pairs;    // weights of one row tile before they are turned
+    std::byte* panels;   // two
+    std::byte* weights;  // of all row tiles
+  };
 
   static int64_t work_bytes(const AttentionShape&) {
-    return kTilesMax * (kScores * 4 + kWeightBytes) + kWeightBytes;
+    return 2 * kScores * 4 + kWeightBytes + 2 * kValuePanelBytes + kTilesMax * kWeightBytes;
   }
 
-  // Row tiles `first` and, if there is one, the next, by 64 positions from `position`.
+  // Scores of one or two row tiles with 64 positions.
   static void score(const AttentionShape& shape,
                     const CachedPartition& cached,
-                    std::span<RowTile> tiles,
+                    std::span<const RowTile> tiles,
                     int64_t position,
                     float* scores) {
     const int64_t steps = shape.key_width / 32;
     const int64_t last_tile = (cached.count - 1) / kAttentionTile;
-    Operand keys = {.stride = cached.token_bytes, .step_bytes = 64};
+    Operand keys = {.tiles = {}, .stride = cached.token_bytes, .step_bytes = 64};
     for (int64_t i = 0; i < 4; ++i) {
       // Past the end the last tile again: nobody reads those scores.
       const int64_t tile = position / kAttentionTile + i;
@@ -153,15 +151,9 @@ struct TileAttention {
     }
   }
 
-  // Weights [block of 32 positions][16 rows][32] of one tile, zero up to `steps` blocks.
-  static void weigh(const AttentionShape& shape,
-                    const float* scores,
-                    int64_t steps,
-                    RowTile& tile,
-                    std::byte* pairs,
-                    std::byte* weights) {
-    Shared::weigh(shape, scores, tile, pairs);
-    const int64_t num_pairs = (Softmax::seen_by_any(tile) + 1) / 2;
+  // Weights as tiles: [block of 32 positions][16 rows][32], zeros from the pairs that a row tile
+  // sees up to `steps` blocks.
+  static void turn_weights(std::byte* pairs, int64_t num_pairs, int64_t steps, std::byte* weights) {
     std::memset(pairs + num_pairs * 64, 0, static_cast<size_t>(steps * 16 - num_pairs) * 64);
     for (int64_t s = 0; s < steps; ++s) {
       __m512i lines[16];
@@ -173,86 +165,122 @@ struct TileAttention {
     }
   }
 
-  // The stride between the rows of a full tile, or 0 if they are not evenly spaced.
-  static int64_t row_stride(const RowTile& tile) {
-    if (tile.num_rows < kRowTile) return 0;
-    const int64_t stride = tile.out[1] - tile.out[0];
-    for (int64_t r = 2; r < kRowTile; ++r) {
-      if (tile.out[static_cast<size_t>(r)] - tile.out[0] != r * stride) return 0;
+  // What row tiles become from the panels of `column`.
+  struct Columns {
+    PartitionTurn turn;
+    int64_t column;
+    int64_t value_width;
+    int64_t steps;
+  };
+
+  // Takes sums [16 rows][two vectors] into the results; the vectors are `stride` floats apart.
+  static void take_sums(const float* a,
+                        const float* b,
+                        const Columns& to,
+                        const Softmax::Factors& factors,
+                        RowTile& tile) {
+    for (int64_t r = 0; r < tile.num_rows; ++r) {
+      Shared::take_row(_mm512_load_ps(a + r * 16), _mm512_load_ps(b + r * 16),
+                       to.value_width - to.column, factors, r, to.turn,
+                       tile.out[static_cast<size_t>(r)] + to.column);
     }
-    return stride;
   }
 
-  // Weighted values of one or two row tiles over `steps` blocks of 32 positions.
-  static void weigh_values(const AttentionShape& shape,
-                           const CachedPartition& cached,
-                           std::span<RowTile> tiles,
-                           const std::byte* weights,
-                           int64_t steps) {
+  // One or two row tiles by one panel.
+  static void add_panel(const Work& work,
+                        int64_t first,
+                        const Columns& to,
+                        const Softmax::Factors* factors,
+                        std::span<RowTile> tiles) {
+    const std::byte* weights = work.weights + first * kWeightBytes;
     const bool two = tiles.size() == 2;
+    // One row tile is multiplied twice: it is the last of many.
     const Operand rows = {
-        .tiles = {weights, weights + kWeightBytes}, .stride = 64, .step_bytes = 1024};
-    const int64_t strides[2] = {row_stride(tiles[0]), two ? row_stride(tiles[1]) : 0};
-    Operand values = {.stride = kPanelColumns * 4, .step_bytes = 16 * kPanelColumns * 4};
-    const int64_t columns = two ? 32 : 64;
-    for (int64_t column = 0; column < shape.value_width; column += columns) {
-      const std::byte* panel = cached.values + column / kPanelColumns * kPanelBytes;
-      for (int64_t i = 0; i < columns / 16; ++i)
-        values.tiles[i] = panel + column % kPanelColumns * 4 + i * 64;
-      const int64_t left = shape.value_width - column;
-      if (two) {
-        multiply_two_by_two(rows, values, steps);
-        store_sum<0>(tiles[0], strides[0], column, left);
-        store_sum<1>(tiles[0], strides[0], column + 16, left - 16);
-        store_sum<2>(tiles[1], strides[1], column, left);
-        store_sum<3>(tiles[1], strides[1], column + 16, left - 16);
-      } else {
-        multiply_one_by_four(rows, values, steps);
-        store_sum<0>(tiles[0], strides[0], column, left);
-        store_sum<1>(tiles[0], strides[0], column + 16, left - 16);
-        store_sum<2>(tiles[0], strides[0], column + 32, left - 32);
-        store_sum<3>(tiles[0], strides[0], column + 48, left - 48);
-      }
-    }
+        .tiles = {weights, weights + (two ? kWeightBytes : 0)}, .stride = 64, .step_bytes = 1024};
+    alignas(64) float sums[4][kRowTile * 16];
+    multiply_two_by_two(rows, panels_of(work), to.steps);
+    store_sums(sums);
+    take_sums(sums[0], sums[1], to, factors[0], tiles[0]);
+    if (two) take_sums(sums[2], sums[3], to, factors[1], tiles[1]);
+  }
+
+  // The only row tile by two panels.
+  static void add_two_panels(const Work& work,
+                             Columns to,
+                             const Softmax::Factors& factors,
+                             RowTile& tile) {
+    const Operand rows = {.tiles = {work.weights}, .stride = 64, .step_bytes = 1024};
+    alignas(64) float sums[4][kRowTile * 16];
+    multiply_one_by_four(rows, panels_of(work), to.steps);
+    store_sums(sums);
+    take_sums(sums[0], sums[1], to, factors, tile);
+    to.column += kValueColumns;
+    if (to.column < to.value_width) take_sums(sums[2], sums[3], to, factors, tile);
+  }
+
+  static Operand panels_of(const Work& work) {
+    const std::byte* second = work.panels + kValuePanelBytes;
+    return {.tiles = {work.panels, work.panels + 64, second, second + 64},
+            .stride = kValueLineBytes,
+            .step_bytes = 16 * kValueLineBytes};
+  }
+
+  static void store_sums(float (&sums)[4][kRowTile * 16]) {
+    _tile_stored(0, sums[0], 64);
+    _tile_stored(1, sums[1], 64);
+    _tile_stored(2, sums[2], 64);
+    _tile_stored(3, sums[3], 64);
   }
 
   static void attend(const AttentionShape& shape,
                      const CachedPartition& cached,
                      std::span<RowTile> tiles,
-                     std::byte* work) {
-    auto* scores = reinterpret_cast<float*>(work);
-    std::byte* weights = work + kTilesMax * kScores * 4;
-    std::byte* pairs = weights + kTilesMax * kWeightBytes;
+                     PartitionTurn turn,
+                     std::byte* memory) {
+    const Work work(memory);
+    Softmax::Factors factors[kTilesMax];
     const auto num_tiles = static_cast<int64_t>(tiles.size());
-    const int64_t any = Softmax::seen_by_any(tiles[tiles.size() - 1]);
-    const int64_t steps = (any + 31) / 32;
-    const auto two_of = [&](int64_t i) {
+    const auto two_from = [&](int64_t i) {
       return tiles.subspan(static_cast<size_t>(i), i + 1 < num_tiles ? 2 : 1);
     };
+    const int64_t steps = (Softmax::seen_by_any(tiles[tiles.size() - 1]) + 31) / 32;
     configure_tiles();
-    for (int64_t position = 0; position < any; position += 64) {
-      for (int64_t i = 0; i < num_tiles; i += 2)
-        score(shape, cached, two_of(i), position, scores + i * kScores);
+    for (int64_t i = 0; i < num_tiles; i += 2) {
+      const std::span<RowTile> two = two_from(i);
+      const int64_t any = Softmax::seen_by_any(two[two.size() - 1]);
+      for (int64_t position = 0; position < any; position += 64)
+        score(shape, cached, two, position, work.scores);
+      for (size_t j = 0; j < two.size(); ++j) {
+        const int64_t tile = i + static_cast<int64_t>(j);
+        const float* scores = work.scores + static_cast<int64_t>(j) * kScores;
+        Shared::weigh(shape, scores, turn, two[j], factors[tile], work.pairs);
+        turn_weights(work.pairs, (Softmax::seen_by_any(two[j]) + 1) / 2, steps,
+                     work.weights + tile * kWeightBytes);
+      }
     }
-    for (int64_t i = 0; i < num_tiles; ++i) {
-      weigh(shape, scores + i * kScores, steps, tiles[static_cast<size_t>(i)], pairs,
-            weights + i * kWeightBytes);
+    const int64_t columns = num_tiles == 1 ? 2 * kValueColumns : kValueColumns;
+    for (int64_t column = 0; column < shape.value_width; column += columns) {
+      const Columns to = {turn, column, shape.value_width, steps};
+      Shared::pack_panel(shape, cached, column, work.panels);
+      if (num_tiles > 1) {
+        for (int64_t i = 0; i < num_tiles; i += 2)
+          add_panel(work, i, to, factors + i, two_from(i));
+        continue;
+      }
+      if (column + kValueColumns < shape.value_width)
+        Shared::pack_panel(shape, cached, column + kValueColumns, work.panels + kValuePanelBytes);
+      add_two_panels(work, to, factors[0], tiles[0]);
     }
-    for (int64_t i = 0; i < num_tiles; i += 2)
-      weigh_values(shape, cached, two_of(i), weights + i * kWeightBytes, steps);
     _tile_release();
   }
 
   static constexpr AttentionKernels kKernels = {.query_bytes = Shared::query_bytes,
-                                                .value_bytes = Shared::value_bytes,
                                                 .work_bytes = work_bytes,
                                                 .tiles_max = kTilesMax,
                                                 .pack_queries = Shared::pack_queries,
-                                                .pack_values = Shared::pack_values,
                                                 .values_are_finite = Shared::F32::values_are_finite,
                                                 .attend = attend,
-                                                .merge = Softmax::merge,
-                                                .finish = Softmax::finish};
+                                                .merge = Softmax::merge};
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Attention by products of bf16 pairs (vdpbf16ps). Scores: sixteen positions, whose pairs are
-// broadcast from the cache, by sixteen rows. Values: up to six rows by the 64 columns of a panel.
+// broadcast from the cache, by sixteen rows. Values: up to eight rows by the 32 columns of a panel.
 #include "math/attention_bf16-inl.h"
 
 namespace wideep::math {
@@ -12,13 +12,11 @@ __m512bh as_bf16(__m512i v) {
 struct DotAttention {
   using Shared = Bf16Attention;
   using Softmax = Bf16Attention::Softmax;
-  static constexpr int64_t kTilesMax = 4;
-  static constexpr int64_t kScoreBytes = kAttentionPartition * kRowTile * 4;
-  static constexpr int64_t kWeightBytes = kPairs * kRowTile * 4;
-  static constexpr int kRowsMax = 6;
+  static constexpr int64_t kTilesMax = 8;
+  static constexpr int kRowsMax = 8;
 
   static int64_t work_bytes(const AttentionShape&) {
-    return kTilesMax * (kScoreBytes + kWeightBytes);
+    return kScores * 4 + kTilesMax * kWeightBytes + kValuePanelBytes;
   }
 
   // scores[16 positions][16 rows].
@@ -44,102 +42,91 @@ struct DotAttention {
       _mm512_store_ps(scores + t * kRowTile, sums[t]);
   }
 
-  // out[r][64 columns of a panel] = weights . values for R rows.
+  // What rows of a tile become from one panel.
+  struct RowSums {
+    RowTile& tile;
+    const Softmax::Factors& factors;
+    PartitionTurn turn;
+    int64_t column;
+    int64_t width;  // columns that exist
+  };
+
+  // R rows from `first` on.
   template <int R>
   static void add_values(const std::byte* weights,
                          const std::byte* panel,
                          int64_t num_pairs,
-                         int64_t columns,
-                         float* const* out) {
-    __m512 sums[R][4];
+                         int64_t first,
+                         const RowSums& to) {
+    __m512 sums[R][2];
     for (auto& row : sums) {
       for (auto& sum : row)
         sum = _mm512_setzero_ps();
     }
     for (int64_t pair = 0; pair < num_pairs; ++pair) {
-      __m512bh v[4];
-      for (int c = 0; c < 4; ++c)
-        v[c] = as_bf16(_mm512_load_si512(panel + pair * 256 + c * 64));
+      const __m512bh v[2] = {as_bf16(_mm512_load_si512(panel + pair * kValueLineBytes)),
+                             as_bf16(_mm512_load_si512(panel + pair * kValueLineBytes + 64))};
       for (int r = 0; r < R; ++r) {
-        const int32_t two = *reinterpret_cast<const int32_t*>(weights + pair * 64 + r * 4);
+        const int32_t two =
+            *reinterpret_cast<const int32_t*>(weights + pair * 64 + (first + r) * 4);
         const __m512bh w = as_bf16(_mm512_set1_epi32(two));
-        for (int c = 0; c < 4; ++c)
-          sums[r][c] = _mm512_dpbf16_ps(sums[r][c], v[c], w);
+        sums[r][0] = _mm512_dpbf16_ps(sums[r][0], v[0], w);
+        sums[r][1] = _mm512_dpbf16_ps(sums[r][1], v[1], w);
       }
     }
-    for (int r = 0; r < R; ++r) {
-      for (int c = 0; c < 4 && c * 16 < columns; ++c)
-        Softmax::store(out[r] + c * 16, sums[r][c], columns - c * 16 < 16 ? columns - c * 16 : 16);
+    for (int64_t r = 0; r < R; ++r) {
+      float* out = to.tile.out[static_cast<size_t>(first + r)] + to.column;
+      Shared::take_row(sums[r][0], sums[r][1], to.width, to.factors, first + r, to.turn, out);
     }
   }
 
-  static void add_rows(int64_t num_rows,
-                       const std::byte* weights,
-                       const std::byte* panel,
-                       int64_t num_pairs,
-                       int64_t columns,
-                       float* const* out) {
-    using AddValues = void (*)(const std::byte*, const std::byte*, int64_t, int64_t, float* const*);
+  static void add_panel(const std::byte* weights, const std::byte* panel, const RowSums& to) {
+    using AddValues =
+        void (*)(const std::byte*, const std::byte*, int64_t, int64_t, const RowSums&);
     static constexpr AddValues kAdd[kRowsMax] = {add_values<1>, add_values<2>, add_values<3>,
-                                                 add_values<4>, add_values<5>, add_values<6>};
-    kAdd[num_rows - 1](weights, panel, num_pairs, columns, out);
-  }
-
-  static void weigh_values(const AttentionShape& shape,
-                           const CachedPartition& cached,
-                           RowTile& tile,
-                           const std::byte* weights) {
-    const int64_t num_pairs = (Softmax::seen_by_any(tile) + 1) / 2;
-    // Passes of equal height: 16 rows are 6 + 5 + 5.
-    const int64_t passes = (tile.num_rows + kRowsMax - 1) / kRowsMax;
-    for (int64_t p = 0; p < num_value_panels(shape); ++p) {
-      const int64_t column = p * kPanelColumns;
-      const int64_t left = shape.value_width - column;
-      for (int64_t pass = 0, r = 0; pass < passes; ++pass) {
-        const int64_t rows = (tile.num_rows - r + passes - pass - 1) / (passes - pass);
-        float* out[kRowsMax];
-        for (int64_t i = 0; i < rows; ++i)
-          out[i] = tile.out[static_cast<size_t>(r + i)] + column;
-        add_rows(rows, weights + r * 4, cached.values + p * kPanelBytes, num_pairs,
-                 left < kPanelColumns ? left : kPanelColumns, out);
-        r += rows;
-      }
+                                                 add_values<4>, add_values<5>, add_values<6>,
+                                                 add_values<7>, add_values<8>};
+    const int64_t num_pairs = (Softmax::seen_by_any(to.tile) + 1) / 2;
+    for (int64_t r = 0; r < to.tile.num_rows; r += kRowsMax) {
+      const int64_t left = to.tile.num_rows - r;
+      kAdd[(left < kRowsMax ? left : kRowsMax) - 1](weights, panel, num_pairs, r, to);
     }
   }
 
   static void attend(const AttentionShape& shape,
                      const CachedPartition& cached,
                      std::span<RowTile> tiles,
+                     PartitionTurn turn,
                      std::byte* work) {
     auto* scores = reinterpret_cast<float*>(work);
-    std::byte* weights = work + kTilesMax * kScoreBytes;
-    const auto num_tiles = static_cast<int64_t>(tiles.size());
-    const int64_t any = Softmax::seen_by_any(tiles[tiles.size() - 1]);
-    for (int64_t c = 0; c * kAttentionTile < any; ++c) {
-      const std::byte* keys = cached.tiles[static_cast<size_t>(c)] + cached.key_bytes;
-      for (int64_t i = 0; i < num_tiles; ++i) {
-        score(tiles[static_cast<size_t>(i)].queries, keys, cached.token_bytes, shape.key_width,
-              scores + (i * kAttentionPartition + c * kAttentionTile) * kRowTile);
+    std::byte* panel = work + kScores * 4;
+    std::byte* weights = panel + kValuePanelBytes;
+    Softmax::Factors factors[kTilesMax];
+    for (size_t i = 0; i < tiles.size(); ++i) {
+      const int64_t any = Softmax::seen_by_any(tiles[i]);
+      for (int64_t t = 0; t < any; t += kAttentionTile) {
+        const std::byte* keys =
+            cached.tiles[static_cast<size_t>(t / kAttentionTile)] + cached.key_bytes;
+        score(tiles[i].queries, keys, cached.token_bytes, shape.key_width, scores + t * kRowTile);
       }
+      Shared::weigh(shape, scores, turn, tiles[i], factors[i], weights + i * kWeightBytes);
     }
-    for (int64_t i = 0; i < num_tiles; ++i) {
-      RowTile& tile = tiles[static_cast<size_t>(i)];
-      std::byte* w = weights + i * kWeightBytes;
-      Shared::weigh(shape, scores + i * kAttentionPartition * kRowTile, tile, w);
-      weigh_values(shape, cached, tile, w);
+    for (int64_t column = 0; column < shape.value_width; column += kValueColumns) {
+      Shared::pack_panel(shape, cached, column, panel);
+      for (size_t i = 0; i < tiles.size(); ++i) {
+        const RowSums to = {tiles[i], factors[i], turn, column, shape.value_width - column};
+        add_panel(weights + i * kWeightBytes, panel, to);
+      }
     }
   }
 
   static constexpr AttentionKernels kKernels = {.query_bytes = Shared::query_bytes,
-                                                .value_bytes = Shared::value_bytes,
                                                 .work_bytes = work_bytes,
                                                 .tiles_max = kTilesMax,
                                                 .pack_queries = Shared::pack_queries,
-                                                .pack_values = Shared::pack_values,
                                                 .values_are_finite = Shared::F32::values_are_finite,
                                                 .attend = attend,
-                                                .merge = Softmax::merge,
-                                                .finish = Softmax::finish};
+                                                .merge = Softmax::merge};
 };
 
 }  // namespace

@@ -1,8 +1,9 @@
 // What the levels with bf16 products share (AVX-512-BF16, AMX): 512-bit vectors of bf16 pairs.
 //
-// Packed queries: [key_width / 2][16 rows][2]. Packed values of a partition: panels of 64 columns,
-// [panel][256 pairs of positions][64 columns][2], positions that are not valid as zeros. Weights:
-// [256 pairs of positions][16 rows][2].
+// Packed queries: [key_width / 2][16 rows][2]. Values are packed a panel of 32 columns at a time,
+// when every row tile has its weights: [256 pairs of positions][32 columns][2], positions that are
+// not valid as zeros. Packing takes the columns in the order that costs least; `in_order` puts
+// results right.
 #pragma once
 
 #include "math/attention_f32-inl.h"
@@ -17,13 +18,12 @@
 namespace wideep::math {
 namespace {
 
-constexpr int64_t kPanelColumns = 64;
 constexpr int64_t kPairs = kAttentionPartition / 2;
-constexpr int64_t kPanelBytes = kPairs * kPanelColumns * 4;
-
-inline int64_t num_value_panels(const AttentionShape& shape) {
-  return (shape.value_width + kPanelColumns - 1) / kPanelColumns;
-}
+constexpr int64_t kValueColumns = 32;
+constexpr int64_t kValueLineBytes = kValueColumns * 4;
+constexpr int64_t kValuePanelBytes = kPairs * kValueLineBytes;
+constexpr int64_t kScores = kAttentionPartition * kRowTile;
+constexpr int64_t kWeightBytes = kPairs * kRowTile * 4;
 
 // Sixteen vectors of sixteen 32-bit values: row i becomes column i.
 inline void transpose16(__m512i (&rows)[16]) {
@@ -58,10 +58,6 @@ struct Bf16Attention {
 
   static int64_t query_bytes(const AttentionShape& shape) { return shape.key_width * kRowTile * 2; }
 
-  static int64_t value_bytes(const AttentionShape& shape) {
-    return num_value_panels(shape) * kPanelBytes;
-  }
-
   static void pack_queries(const AttentionShape& shape,
                            std::span<const float* const> rows,
                            std::byte* out) {
@@ -87,41 +83,73 @@ struct Bf16Attention {
     }
   }
 
-  // Interleaves the values of two positions: the pairs of 32 columns in order.
-  static void interleave(__m512i even, __m512i odd, std::byte* out) {
-    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m512i a = _mm512_permutexvar_epi64(order, even);
-    const __m512i b = _mm512_permutexvar_epi64(order, odd);
-    _mm512_store_si512(out, _mm512_unpacklo_epi16(a, b));
-    _mm512_store_si512(out + 64, _mm512_unpackhi_epi16(a, b));
+  // 32 values of a cached row; zeros past `width` and where there is no row.
+  static __m512i load_values(const std::byte* row, int64_t width) {
+    if (row == nullptr) return _mm512_setzero_si512();
+    if (width >= kValueColumns) return _mm512_loadu_si512(row);
+    return _mm512_maskz_loadu_epi16((1U << width) - 1U, row);
   }
 
-  // Values of 32 columns from `column` of one cached row; zeros where there is no such row.
-  static __m512i load_values(const AttentionShape& shape, const std::byte* row, int64_t column) {
+  // The values from `column` on of `count` positions, and zeros up to the next multiple of 32 (a
+  // step of an AMX product).
+  static void pack_panel(const AttentionShape& shape,
+                         const CachedPartition& cached,
+                         int64_t column,
+                         std::byte* panel) {
     const int64_t width = shape.value_width - column;
-    if (row == nullptr || width <= 0) return _mm512_setzero_si512();
-    if (width >= 32) return _mm512_loadu_si512(row + column * 2);
-    return _mm512_maskz_loadu_epi16((1U << width) - 1U, row + column * 2);
-  }
-
-  // Valid positions, and zeros up to the next multiple of 32 (a step of an AMX product).
-  static void pack_values(const AttentionShape& shape,
-                          const CachedPartition& cached,
-                          std::byte* out) {
-    const int64_t num_pairs = (cached.count + 31) / 32 * 16;
-    for (int64_t pair = 0; pair < num_pairs; ++pair) {
-      const int64_t t = 2 * pair;
-      const std::byte* even = t < cached.count ? cached.row(t) + cached.value_bytes : nullptr;
-      const std::byte* odd =
-          t + 1 < cached.count ? cached.row(t + 1) + cached.value_bytes : nullptr;
-      std::byte* line = out + pair * kPanelColumns * 4;
-      for (int64_t column = 0; column < shape.value_width; column += kPanelColumns) {
-        interleave(load_values(shape, even, column), load_values(shape, odd, column), line);
-        interleave(load_values(shape, even, column + 32), load_values(shape, odd, column + 32),
-                   line + 128);
-        line += kPanelBytes;
+    const int64_t offset = cached.value_bytes + column * 2;
+    for (int64_t first = 0; first < cached.count; first += kAttentionTile) {
+      const std::byte* rows = cached.tiles[static_cast<size_t>(first / kAttentionTile)] + offset;
+      for (int64_t t = 0; t < kAttentionTile; t += 2) {
+        const int64_t left = cached.count - first - t;
+        const std::byte* even = left > 0 ? rows + t * cached.token_bytes : nullptr;
+        const std::byte* odd = left > 1 ? rows + (t + 1) * cached.token_bytes : nullptr;
+        put_pair(load_values(even, width), load_values(odd, width),
+                 panel + (first + t) / 2 * kValueLineBytes);
       }
     }
+    const int64_t packed = (cached.count + 15) / 16 * 8;
+    for (int64_t pair = packed; pair < (cached.count + 31) / 32 * 16; ++pair)
+      put_pair(_mm512_setzero_si512(), _mm512_setzero_si512(), panel + pair * kValueLineBytes);
+  }
+
+  // First the pairs of columns 0-3, 8-11, 16-19, 24-27, then those of 4-7, 12-15, 20-23, 28-31.
+  static void put_pair(__m512i even, __m512i odd, std::byte* line) {
+    _mm512_store_si512(line, _mm512_unpacklo_epi16(even, odd));
+    _mm512_store_si512(line + 64, _mm512_unpackhi_epi16(even, odd));
+  }
+
+  // The sums of a panel's two vectors as columns 0-15 and 16-31.
+  static void in_order(__m512& a, __m512& b) {
+    const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i high =
+        _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+    const __m512 first = _mm512_permutex2var_ps(a, low, b);
+    b = _mm512_permutex2var_ps(a, high, b);
+    a = first;
+  }
+
+  // Takes the sums of 32 columns of row r into its results.
+  static void take_row(__m512 a,
+                       __m512 b,
+                       int64_t width,
+                       const Softmax::Factors& factors,
+                       int64_t r,
+                       PartitionTurn turn,
+                       float* out) {
+    in_order(a, b);
+    take_half(a, width < 16 ? width : 16, factors, r, turn, out);
+    if (width > 16) take_half(b, width < 32 ? width - 16 : 16, factors, r, turn, out + 16);
+  }
+
+  static void take_half(__m512 sums,
+                        int64_t width,
+                        const Softmax::Factors& factors,
+                        int64_t r,
+                        PartitionTurn turn,
+                        float* out) {
+    const __m512 before = turn.first ? Simd::zero() : Softmax::load(out, width);
+    Softmax::store(out, Softmax::take_values(sums, before, factors, r, turn), width);
   }
 
   // Two vectors of weights as one of bf16 pairs.
@@ -133,13 +161,18 @@ struct Bf16Attention {
     return _mm512_permutexvar_epi16(order, both);
   }
 
+  // The tile's weights [256 pairs of positions][16 rows][2]; its max and sum are taken.
   static void weigh(const AttentionShape& shape,
                     const float* scores,
+                    PartitionTurn turn,
                     RowTile& tile,
+                    Softmax::Factors& factors,
                     std::byte* weights) {
-    Softmax::softmax(shape.scale, scores, tile, [&](int64_t t, int64_t, __m512 a, __m512 b) {
+    Softmax::Sums sums;
+    Softmax::softmax(shape.scale, scores, tile, sums, [&](int64_t t, int64_t, __m512 a, __m512 b) {
       _mm512_store_si512(weights + t / 2 * 64, pair(a, b));
     });
+    Softmax::take_sums(sums.max, sums.sum, turn, tile, factors);
   }
 };
 

@@ -2,7 +2,7 @@
 // no bf16 products (their values are widened, sixteen cached rows at a time, and the products of
 // two bf16 numbers are exact in f32).
 //
-// Packed queries: [key_width][16 rows]. Packed values: none, values are read where they lie.
+// Packed queries: [key_width][16 rows]. Values are read where they lie.
 #pragma once
 
 #include "math/attention_softmax-inl.h"
@@ -35,15 +35,14 @@ struct F32Attention {
 
   static int64_t query_bytes(const AttentionShape& shape) { return shape.key_width * kRowTile * 4; }
 
-  static int64_t value_bytes(const AttentionShape&) { return 0; }
-
   static int64_t widened_values(const AttentionShape& shape) {
     const int64_t width = shape.key_width > shape.value_width ? shape.key_width : shape.value_width;
     return kAttentionTile * width;
   }
 
   static int64_t work_bytes(const AttentionShape& shape) {
-    return (kTilesMax * kAttentionPartition * kRowTile + widened_values(shape)) * 4;
+    const int64_t tile = kAttentionPartition * kRowTile + kRowTile * shape.value_width;
+    return (kTilesMax * tile + widened_values(shape)) * 4;
   }
 
   static void pack_queries(const AttentionShape& shape,
@@ -60,8 +59,6 @@ struct F32Attention {
     for (int64_t i = 0; i < shape.key_width * kRowTile; i += kLanes)
       S::store(packed + i, S::round_to_bf16(S::load(packed + i)));
   }
-
-  static void pack_values(const AttentionShape&, const CachedPartition&, std::byte*) {}
 
   static bool values_are_finite(const AttentionShape& shape,
                                 const CachedPartition& cached,
@@ -200,9 +197,11 @@ struct F32Attention {
   static void attend(const AttentionShape& shape,
                      const CachedPartition& cached,
                      std::span<RowTile> tiles,
+                     PartitionTurn turn,
                      std::byte* work) {
     auto* scores = reinterpret_cast<float*>(work);
-    float* widened = scores + kTilesMax * kAttentionPartition * kRowTile;
+    float* sums = scores + kTilesMax * kAttentionPartition * kRowTile;
+    float* widened = sums + kTilesMax * kRowTile * shape.value_width;
     const auto num_tiles = static_cast<int64_t>(tiles.size());
     const int64_t any = Softmax::seen_by_any(tiles[tiles.size() - 1]);
     for (int64_t c = 0; c * kAttentionTile < any; ++c) {
@@ -213,8 +212,18 @@ struct F32Attention {
         score_tile(shape, tiles[static_cast<size_t>(i)], keys, out);
       }
     }
-    for (int64_t i = 0; i < num_tiles; ++i)
-      weigh(shape, scores + i * kAttentionPartition * kRowTile, tiles[static_cast<size_t>(i)]);
+    RowTile partials[kTilesMax];
+    typename Softmax::Sums results[kTilesMax];
+    for (int64_t i = 0; i < num_tiles; ++i) {
+      RowTile& partial = partials[i];
+      partial = tiles[static_cast<size_t>(i)];
+      partial.max = results[i].max;
+      partial.sum = results[i].sum;
+      for (int64_t r = 0; r < partial.num_rows; ++r)
+        partial.out[static_cast<size_t>(r)] = sums + (i * kRowTile + r) * shape.value_width;
+      weigh(shape, scores + i * kAttentionPartition * kRowTile, partial, results[i]);
+    }
+    std::memset(sums, 0, static_cast<size_t>(num_tiles * kRowTile * shape.value_width) * 4);
     for (int64_t c = 0; c * kAttentionTile < any; ++c) {
       const int64_t seen = any - c * kAttentionTile;
       const int64_t count = seen < kAttentionTile ? seen : kAttentionTile;
@@ -222,21 +231,24 @@ struct F32Attention {
           cached_rows(shape, cached, c, cached.value_bytes, shape.value_width, count, widened);
       for (int64_t i = 0; i < num_tiles; ++i) {
         const float* weights = scores + (i * kAttentionPartition + c * kAttentionTile) * kRowTile;
-        add_tile_values(shape, tiles[static_cast<size_t>(i)], weights, values, c * kAttentionTile);
+        add_tile_values(shape, partials[i], weights, values, c * kAttentionTile);
       }
     }
+    for (int64_t i = 0; i < num_tiles; ++i)
+      Softmax::merge(partials[i], shape.value_width, turn, tiles[static_cast<size_t>(i)]);
   }
 
   // Scores become weights, in place.
-  static void weigh(const AttentionShape& shape, float* scores, RowTile& tile) {
+  static void weigh(const AttentionShape& shape,
+                    float* scores,
+                    const RowTile& tile,
+                    typename Softmax::Sums& sums) {
     const bool rounded = shape.format == CacheFormat::kBf16;
-    Softmax::softmax(shape.scale, scores, tile, [&](int64_t t, int64_t v, Float a, Float b) {
+    Softmax::softmax(shape.scale, scores, tile, sums, [&](int64_t t, int64_t v, Float a, Float b) {
       float* out = scores + t * kRowTile + v * kLanes;
       S::store(out, rounded ? S::round_to_bf16(a) : a);
       S::store(out + kRowTile, rounded ? S::round_to_bf16(b) : b);
     });
-    for (int64_t r = 0; r < tile.num_rows; ++r)
-      std::memset(tile.out[static_cast<size_t>(r)], 0, static_cast<size_t>(shape.value_width) * 4);
   }
 
   static void add_tile_values(const AttentionShape& shape,
@@ -255,15 +267,12 @@ struct F32Attention {
   }
 
   static constexpr AttentionKernels kKernels = {.query_bytes = query_bytes,
-                                                .value_bytes = value_bytes,
                                                 .work_bytes = work_bytes,
                                                 .tiles_max = kTilesMax,
                                                 .pack_queries = pack_queries,
-                                                .pack_values = pack_values,
                                                 .values_are_finite = values_are_finite,
                                                 .attend = attend,
-                                                .merge = Softmax::merge,
-                                                .finish = Softmax::finish};
+                                                .merge = Softmax::merge};
 };
 
 }  // namespace

@@ -24,11 +24,10 @@ struct CachedPartition {
   // tiles[i] = first byte of the cached row at the partition's position 16 i; the next fifteen rows
   // follow at `token_bytes`. Rows at positions >= count may hold anything.
   std::array<const std::byte*, kTilesPerPartition> tiles;
-  int64_t count = 0;                  // valid positions, 1 … 512
-  int64_t token_bytes = 0;            // stride between rows
-  int64_t key_bytes = 0;              // where the head's key starts in a row
-  int64_t value_bytes = 0;            // where the head's value starts in a row
-  const std::byte* values = nullptr;  // what pack_values wrote
+  int64_t count = 0;        // valid positions, 1 … 512
+  int64_t token_bytes = 0;  // stride between rows
+  int64_t key_bytes = 0;    // where the head's key starts in a row
+  int64_t value_bytes = 0;  // where the head's value starts in a row
 
   const std::byte* row(int64_t position) const {
     return tiles[static_cast<size_t>(position / kAttentionTile)] +
@@ -47,11 +46,15 @@ struct RowTile {
   std::array<float*, kRowTile> out{};  // num_rows rows of value_width: sum of p * v
 };
 
+// Where a partition stands among those that go into the same results.
+struct PartitionTurn {
+  bool first = true;  // results are overwritten; otherwise merged into
+  bool last = false;  // results are finished: divided by their sums
+};
+
 struct AttentionKernels {
-  // Bytes of packed queries per row tile, of the packed values of a partition, and of working
-  // memory for `tiles` row tiles at once.
+  // Bytes of packed queries per row tile, and of working memory.
   int64_t (*query_bytes)(const AttentionShape& shape);
-  int64_t (*value_bytes)(const AttentionShape& shape);
   int64_t (*work_bytes)(const AttentionShape& shape);
   int64_t tiles_max;  // row tiles that one attend() takes
 
@@ -59,23 +62,22 @@ struct AttentionKernels {
   void (*pack_queries)(const AttentionShape& shape,
                        std::span<const float* const> rows,
                        std::byte* out);
-  void (*pack_values)(const AttentionShape& shape, const CachedPartition& cached, std::byte* out);
   // True if all values of the positions [begin, end) are finite.
   bool (*values_are_finite)(const AttentionShape& shape,
                             const CachedPartition& cached,
                             int64_t begin,
                             int64_t end);
-  // Computes max, sum and out of every tile. Values of positions that a row does not see may be
-  // multiplied by its zero probabilities: they must be finite (see values_are_finite) or lie
-  // beyond `count`.
+  // Takes one partition into max, sum and out of every tile. Values of positions that a row does
+  // not see may be multiplied by its zero probabilities: they must be finite (see
+  // values_are_finite) or lie beyond `count`.
   void (*attend)(const AttentionShape& shape,
                  const CachedPartition& cached,
                  std::span<RowTile> tiles,
+                 PartitionTurn turn,
                  std::byte* work);
-  // into = into (+) from, row by row; rows of `from` that saw nothing change nothing.
-  void (*merge)(const RowTile& from, int64_t value_width, RowTile& into);
-  // out = out / sum.
-  void (*finish)(int64_t value_width, RowTile& tile);
+  // The same from the results of a partition that were computed apart: the same bits. Rows of
+  // `from` that saw nothing change nothing.
+  void (*merge)(const RowTile& from, int64_t value_width, PartitionTurn turn, RowTile& into);
 };
 
 // The table of a level for these shapes: products of bf16 pairs where the widths are whole pairs or

@@ -5,6 +5,7 @@
 #include "math/polynomials.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -47,12 +48,8 @@ int64_t query_bytes(const AttentionShape& shape) {
   return kRowTile * shape.key_width * 4;
 }
 
-int64_t value_bytes(const AttentionShape&) {
-  return 0;
-}
-
-int64_t work_bytes(const AttentionShape&) {
-  return kAttentionPartition * 4;
+int64_t work_bytes(const AttentionShape& shape) {
+  return (kAttentionPartition + kRowTile * shape.value_width) * 4;
 }
 
 // [row][key_width], rounded to the precision of the cache.
@@ -63,8 +60,6 @@ void pack_queries(const AttentionShape& shape, std::span<const float* const> row
       *packed++ = round_to(shape.format, row[i]);
   }
 }
-
-void pack_values(const AttentionShape&, const CachedPartition&, std::byte*) {}
 
 bool values_are_finite(const AttentionShape& shape,
                        const CachedPartition& cached,
@@ -107,12 +102,37 @@ void weigh_values(const AttentionShape& shape,
   }
 }
 
+void merge(const RowTile& from, int64_t value_width, PartitionTurn turn, RowTile& into) {
+  for (int64_t r = 0; r < from.num_rows; ++r) {
+    const bool saw_nothing = from.max[r] == -kInfinity && from.sum[r] == 0;
+    const float max = turn.first ? from.max[r] : std::max(into.max[r], from.max[r]);
+    const float keep = turn.first || saw_nothing ? 1 : exp2_of(into.max[r] - max);
+    const float add = saw_nothing ? 0 : exp2_of(from.max[r] - max);
+    into.max[r] = max;
+    into.sum[r] = turn.first ? from.sum[r] : into.sum[r] * keep + from.sum[r] * add;
+    const float inverse = 1.0F / into.sum[r];
+    float* out = into.out[static_cast<size_t>(r)];
+    const float* partial = from.out[static_cast<size_t>(r)];
+    for (int64_t i = 0; i < value_width; ++i) {
+      const float value = turn.first ? partial[i] : out[i] * keep + partial[i] * add;
+      // + 0 makes a negative zero positive, whatever zeros were added to it.
+      out[i] = turn.last ? value * inverse + 0.0F : value;
+    }
+  }
+}
+
 void attend(const AttentionShape& shape,
             const CachedPartition& cached,
             std::span<RowTile> tiles,
+            PartitionTurn turn,
             std::byte* work) {
   auto* weights = reinterpret_cast<float*>(work);
   for (RowTile& tile : tiles) {
+    std::array<float, kRowTile> maxima{};
+    std::array<float, kRowTile> sums{};
+    RowTile partial = tile;
+    partial.max = maxima.data();
+    partial.sum = sums.data();
     for (int64_t r = 0; r < tile.num_rows; ++r) {
       const int64_t visible = tile.visible[static_cast<size_t>(r)];
       const float* q = reinterpret_cast<const float*>(tile.queries) + r * shape.key_width;
@@ -125,36 +145,13 @@ void attend(const AttentionShape& shape,
         weights[position] = exp2_of(weights[position] - max);
         sum += weights[position];
       }
-      tile.max[r] = max;
-      tile.sum[r] = sum;
+      partial.max[r] = max;
+      partial.sum[r] = sum;
+      partial.out[static_cast<size_t>(r)] = weights + kAttentionPartition + r * shape.value_width;
       weigh_values(shape, cached, {weights, static_cast<size_t>(visible)},
-                   tile.out[static_cast<size_t>(r)]);
+                   partial.out[static_cast<size_t>(r)]);
     }
-  }
-}
-
-void merge(const RowTile& from, int64_t value_width, RowTile& into) {
-  for (int64_t r = 0; r < from.num_rows; ++r) {
-    if (from.max[r] == -kInfinity && from.sum[r] == 0) continue;
-    const float max = std::max(into.max[r], from.max[r]);
-    const float keep = exp2_of(into.max[r] - max);
-    const float add = exp2_of(from.max[r] - max);
-    into.max[r] = max;
-    into.sum[r] = into.sum[r] * keep + from.sum[r] * add;
-    float* out = into.out[static_cast<size_t>(r)];
-    const float* partial = from.out[static_cast<size_t>(r)];
-    for (int64_t i = 0; i < value_width; ++i)
-      out[i] = out[i] * keep + partial[i] * add;
-  }
-}
-
-void finish(int64_t value_width, RowTile& tile) {
-  for (int64_t r = 0; r < tile.num_rows; ++r) {
-    const float inverse = 1.0F / tile.sum[r];
-    float* out = tile.out[static_cast<size_t>(r)];
-    // + 0 makes a negative zero positive, whatever zeros were added to it.
-    for (int64_t i = 0; i < value_width; ++i)
-      out[i] = out[i] * inverse + 0.0F;
+    merge(partial, shape.value_width, turn, tile);
   }
 }
 
@@ -162,15 +159,12 @@ void finish(int64_t value_width, RowTile& tile) {
 
 const AttentionKernels& attention_kernels() {
   static constexpr AttentionKernels kKernels = {.query_bytes = query_bytes,
-                                                .value_bytes = value_bytes,
                                                 .work_bytes = work_bytes,
                                                 .tiles_max = 1,
                                                 .pack_queries = pack_queries,
-                                                .pack_values = pack_values,
                                                 .values_are_finite = values_are_finite,
                                                 .attend = attend,
-                                                .merge = merge,
-                                                .finish = finish};
+                                                .merge = merge};
   return kKernels;
 }
 

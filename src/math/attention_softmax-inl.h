@@ -37,11 +37,18 @@ struct AttentionSoftmax {
 
   static int64_t seen_by_any(const RowTile& tile) { return tile.visible[tile.num_rows - 1]; }
 
-  // Turns scores [position][16] of one tile into weights, and sets the tile's max and sum. Calls
+  // Of one partition.
+  struct Sums {
+    alignas(64) float max[kRowTile];
+    alignas(64) float sum[kRowTile];
+  };
+
+  // Turns scores [position][16] of one tile into weights, and gives their max and sum. Calls
   // put(t, vector, weights of position t, weights of t + 1) for even t below seen_by_any, in
   // ascending order for each vector of rows. The sum of position t is in accumulator t % 4.
   template <typename Put>
-  static void softmax(float scale, const float* scores, RowTile& tile, Put put) {
+  static void softmax(
+      float scale, const float* scores, const RowTile& tile, Sums& result, Put put) {
     const int64_t all = seen_by_all(tile);
     const int64_t any = seen_by_any(tile);
     const Float factor = S::set(scale * kLog2E);
@@ -76,8 +83,8 @@ struct AttentionSoftmax {
         sums[i + 1] = S::add(sums[i + 1], b);
         put(t, v, a, b);
       }
-      S::store(tile.max + v * kLanes, max);
-      S::store(tile.sum + v * kLanes, S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
+      S::store(result.max + v * kLanes, max);
+      S::store(result.sum + v * kLanes, S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
     }
   }
 
@@ -96,40 +103,58 @@ struct AttentionSoftmax {
     return S::max(S::max(max[0], max[1]), S::max(max[2], max[3]));
   }
 
-  static void merge(const RowTile& from, int64_t value_width, RowTile& into) {
+  // What a row's results so far, and a partition's, are multiplied by; and 1 / sum at the end.
+  struct Factors {
     alignas(64) float keep[kRowTile];
     alignas(64) float add[kRowTile];
-    alignas(64) float max[kRowTile];
+    alignas(64) float inverse[kRowTile];
+  };
+
+  // Takes max and sum of a partition into the tile's.
+  static void take_sums(
+      const float* max, const float* sum, PartitionTurn turn, RowTile& into, Factors& factors) {
+    alignas(64) float merged[kRowTile];
     for (int64_t v = 0; v < kRowTile; v += kLanes) {
-      const Float a = S::load(into.max + v);
-      const Float b = S::load(from.max + v);
+      const Float b = S::load(max + v);
+      const Float a = turn.first ? b : S::load(into.max + v);
       const Float m = S::max(a, b);
-      S::store(max + v, m);
-      S::store(keep + v, exp2_of(S::sub(a, m)));
-      S::store(add + v, exp2_of(S::sub(b, m)));
+      S::store(merged + v, m);
+      S::store(factors.keep + v, exp2_of(S::sub(a, m)));
+      S::store(factors.add + v, exp2_of(S::sub(b, m)));
     }
-    for (int64_t r = 0; r < from.num_rows; ++r) {
-      if (from.max[r] == kMinusInfinity && from.sum[r] == 0) continue;
-      into.max[r] = max[r];
-      into.sum[r] = into.sum[r] * keep[r] + from.sum[r] * add[r];
-      const Float k = S::set(keep[r]);
-      const Float a = S::set(add[r]);
-      float* out = into.out[r];
-      const float* partial = from.out[r];
-      for_values(value_width, [&](int64_t i, int64_t n) {
-        const Float kept = S::mul(load(out + i, n), k);
-        store(out + i, S::fma(load(partial + i, n), a, kept), n);
-      });
+    for (int64_t r = 0; r < into.num_rows; ++r) {
+      const bool saw_nothing = max[r] == kMinusInfinity && sum[r] == 0;
+      if (turn.first) {
+        into.max[r] = max[r];
+        into.sum[r] = sum[r];
+      } else if (saw_nothing) {
+        factors.keep[r] = 1;
+        factors.add[r] = 0;
+      } else {
+        into.max[r] = merged[r];
+        into.sum[r] = into.sum[r] * factors.keep[r] + sum[r] * factors.add[r];
+      }
+      factors.inverse[r] = 1.0F / into.sum[r];
     }
   }
 
-  // out / sum. + 0 makes a negative zero positive, whatever zeros were added to it.
-  static void finish(int64_t value_width, RowTile& tile) {
-    for (int64_t r = 0; r < tile.num_rows; ++r) {
-      const Float inverse = S::set(1.0F / tile.sum[r]);
-      float* out = tile.out[r];
+  // Takes a partition's values of one row into `out`.
+  static Float take_values(
+      Float values, Float out, const Factors& f, int64_t r, PartitionTurn turn) {
+    if (!turn.first) values = S::fma(values, S::set(f.add[r]), S::mul(out, S::set(f.keep[r])));
+    // + 0 makes a negative zero positive, whatever zeros were added to it.
+    return turn.last ? S::fma(values, S::set(f.inverse[r]), S::zero()) : values;
+  }
+
+  static void merge(const RowTile& from, int64_t value_width, PartitionTurn turn, RowTile& into) {
+    Factors factors;
+    take_sums(from.max, from.sum, turn, into, factors);
+    for (int64_t r = 0; r < from.num_rows; ++r) {
+      const float* partial = from.out[static_cast<size_t>(r)];
+      float* out = into.out[static_cast<size_t>(r)];
       for_values(value_width, [&](int64_t i, int64_t n) {
-        store(out + i, S::fma(load(out + i, n), inverse, S::zero()), n);
+        const Float before = turn.first ? S::zero() : load(out + i, n);
+        store(out + i, take_values(load(partial + i, n), before, factors, r, turn), n);
       });
     }
   }

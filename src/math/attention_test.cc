@@ -352,7 +352,8 @@ TEST_P(AttentionOf, AcceptsNoChunks) {
   attention.forward({});
 }
 
-TEST_P(AttentionOf, MergingIntoNothingChangesNoBit) {
+// Rows that see nothing of a partition: as if it were not there.
+TEST_P(AttentionOf, MergingNothingChangesNoBit) {
   const AttentionKernels& kernels = attention_kernels(GetParam(), small_shapes()[0]);
   constexpr int64_t kWidth = 24;
   Matrix<float> from(2, kWidth);
@@ -361,7 +362,6 @@ TEST_P(AttentionOf, MergingIntoNothingChangesNoBit) {
   std::array<float, kRowTile> from_sum{};
   std::array<float, kRowTile> into_max{};
   std::array<float, kRowTile> into_sum{};
-  into_max.fill(-std::numeric_limits<float>::infinity());
   from_max.fill(3.25F);
   from_sum.fill(1.7F);
   RowTile source{.num_rows = 2, .max = from_max.data(), .sum = from_sum.data()};
@@ -373,17 +373,19 @@ TEST_P(AttentionOf, MergingIntoNothingChangesNoBit) {
     source.out[static_cast<size_t>(r)] = from.row(r).data();
     target.out[static_cast<size_t>(r)] = into.row(r).data();
   }
-  kernels.merge(source, kWidth, target);
+  kernels.merge(source, kWidth, {.first = true}, target);
   EXPECT_TRUE(same_bits(into, from));
   EXPECT_EQ(into_max[0], from_max[0]);
   EXPECT_EQ(into_sum[1], from_sum[1]);
-  // And merging nothing changes nothing.
+  Matrix<float> nothing(2, kWidth);
+  for (int64_t r = 0; r < 2; ++r)
+    source.out[static_cast<size_t>(r)] = nothing.row(r).data();
   from_max.fill(-std::numeric_limits<float>::infinity());
   from_sum.fill(0);
-  Matrix<float> before(2, kWidth);
-  std::ranges::copy(std::span(into.data(), 2 * kWidth), before.data());
-  kernels.merge(source, kWidth, target);
-  EXPECT_TRUE(same_bits(into, before));
+  kernels.merge(source, kWidth, {.first = false}, target);
+  EXPECT_TRUE(same_bits(into, from));
+  EXPECT_EQ(into_max[0], 3.25F);
+  EXPECT_EQ(into_sum[1], 1.7F);
 }
 
 TEST(AttentionLimits, RefusesMoreQueriesThanItWasBuiltFor) {
