@@ -56,6 +56,7 @@ class Attention::Engine {
   // Results of one row tile: max [16], sum [16], out [16][value_width].
   int64_t result_floats() const { return kRowTile * (2 + shape_.value_width); }
 
+  bool choose_groups();
   void separate_poisoned_queries();
   bool is_poisoned(int64_t chunk_index) const;
   void run_group(int64_t group_index, Scratch& scratch);
@@ -131,19 +132,33 @@ void Attention::Engine::forward(std::span<const AttentionChunk> chunks) {
   separate_poisoned_queries();
   for (Scratch& scratch : scratch_)
     scratch.packed_group = -1;
-  const int64_t num_threads = pool_.num_threads();
-  const int64_t num_items = kItemsPerThread * num_threads;
-  plan_.cut(std::clamp(plan_.num_tiles() / num_items, int64_t{1}, kernels_.tiles_max));
-  if (num_threads > 1 && plan_.largest_cost() * 2 * num_threads > plan_.total_cost()) {
+  if (!choose_groups()) {
     run_split();
     return;
   }
-  // Many rows: a group is one thread's, which walks the partitions in order. Later queries see
-  // more: the longest first.
+  // Later queries see more: the longest groups first.
   const int64_t num_groups = std::ssize(plan_.groups());
   pool_.for_each(num_groups, [&](int64_t item, int thread) {
     run_group(num_groups - 1 - item, scratch_[static_cast<size_t>(thread)]);
   });
+}
+
+// Cuts the rows into the largest groups (they share what is read and packed) that still keep all
+// threads busy. With many rows, each group is one thread's, which walks the partitions in order:
+// true. With few rows, or one long sequence among short ones, the partitions of a group are spread
+// over the threads: false.
+bool Attention::Engine::choose_groups() {
+  const int64_t num_threads = pool_.num_threads();
+  for (int64_t tiles = kernels_.tiles_max;; tiles /= 2) {
+    plan_.cut(tiles);
+    if (num_threads == 1 || plan_.largest_cost() * 2 * num_threads <= plan_.total_cost())
+      return true;
+    int64_t num_items = 0;
+    for (const Group& group : plan_.groups())
+      num_items += group.num_partitions();
+    const bool enough = num_items >= kItemsPerThread * num_threads && tiles <= split_tiles_max_;
+    if (enough || tiles == 1) return false;
+  }
 }
 
 // A row's zero probabilities may meet the values of later queries of its chunk. Zero times a value
@@ -190,14 +205,8 @@ void Attention::Engine::run_group(int64_t group_index, Scratch& scratch) {
   }
 }
 
-// Few rows, or one long sequence among short ones: the partitions are spread over the threads, a
-// wave of them at a time, and merged in ascending order.
+// A wave of partitions at a time is spread over the threads, then merged in ascending order.
 void Attention::Engine::run_split() {
-  const int64_t num_items = kItemsPerThread * pool_.num_threads();
-  int64_t num_pieces = 0;  // (row tile, partition)
-  for (const Group& group : plan_.groups())
-    num_pieces += group.num_tiles() * group.num_partitions();
-  plan_.cut(std::clamp(num_pieces / num_items, int64_t{1}, split_tiles_max_));
   items_.clear();
   for (int64_t g = 0; g < std::ssize(plan_.groups()); ++g) {
     const Group& group = plan_.groups()[static_cast<size_t>(g)];

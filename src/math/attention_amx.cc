@@ -46,7 +46,6 @@ struct Operand {
 // Sums 0 … 3 = a0 b0, a0 b1, a1 b0, a1 b1 over `steps` steps of 32 products. `b` stays in L1 from
 // call to call; `a` streams by, and a hint keeps it from pushing `b` out.
 inline void multiply_two_by_two(const Operand& a, const Operand& b, int64_t steps) {
-  zero_sums();
   for (int64_t s = 0; s < steps; ++s) {
     _tile_stream_loadd(4, a.tiles[0] + s * a.step_bytes, a.stride);
     _tile_loadd(6, b.tiles[0] + s * b.step_bytes, b.stride);
@@ -61,7 +60,6 @@ inline void multiply_two_by_two(const Operand& a, const Operand& b, int64_t step
 
 // Sums 0 … 3 = a0 b0, a1 b0, a2 b0, a3 b0.
 inline void multiply_four_by_one(const Operand& a, const Operand& b, int64_t steps) {
-  zero_sums();
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(6, b.tiles[0] + s * b.step_bytes, b.stride);
     _tile_loadd(4, a.tiles[0] + s * a.step_bytes, a.stride);
@@ -77,7 +75,6 @@ inline void multiply_four_by_one(const Operand& a, const Operand& b, int64_t ste
 
 // Sums 0 … 3 = a0 b0, a0 b1, a0 b2, a0 b3.
 inline void multiply_one_by_four(const Operand& a, const Operand& b, int64_t steps) {
-  zero_sums();
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(4, a.tiles[0] + s * a.step_bytes, a.stride);
     _tile_loadd(6, b.tiles[0] + s * b.step_bytes, b.stride);
@@ -95,6 +92,7 @@ struct TileAttention {
   using Shared = Bf16Attention;
   using Softmax = Bf16Attention::Softmax;
   static constexpr int64_t kTilesMax = 16;
+  static constexpr int64_t kStepsAtOnce = 4;  // of a single row tile: 16 KiB of packed values
 
   // Working memory of one call.
   struct Work {
@@ -114,40 +112,55 @@ struct TileAttention {
     return 2 * kScores * 4 + kWeightBytes + 2 * kValuePanelBytes + kTilesMax * kWeightBytes;
   }
 
-  // Scores of one or two row tiles with 64 positions.
-  static void score(const AttentionShape& shape,
-                    const CachedPartition& cached,
-                    std::span<const RowTile> tiles,
-                    int64_t position,
-                    float* scores) {
-    const int64_t steps = shape.key_width / 32;
+  // The keys of 64 positions. Past the end the last tile again: nobody reads those scores.
+  static Operand keys_of(const CachedPartition& cached, int64_t position) {
     const int64_t last_tile = (cached.count - 1) / kAttentionTile;
     Operand keys = {.tiles = {}, .stride = cached.token_bytes, .step_bytes = 64};
     for (int64_t i = 0; i < 4; ++i) {
-      // Past the end the last tile again: nobody reads those scores.
       const int64_t tile = position / kAttentionTile + i;
       const auto index = static_cast<size_t>(tile < last_tile ? tile : last_tile);
       keys.tiles[i] = cached.tiles[index] + cached.key_bytes;
     }
-    Operand queries = {.tiles = {tiles[0].queries}, .stride = 64, .step_bytes = 1024};
-    float* out = scores + position * kRowTile;
-    if (tiles.size() == 1) {
-      multiply_four_by_one(keys, queries, steps);
+    return keys;
+  }
+
+  // Scores of one row tile.
+  static void score_one(const AttentionShape& shape,
+                        const CachedPartition& cached,
+                        const RowTile& tile,
+                        float* scores) {
+    const Operand queries = {.tiles = {tile.queries}, .stride = 64, .step_bytes = 1024};
+    for (int64_t position = 0; position < Softmax::seen_by_any(tile); position += 64) {
+      zero_sums();
+      multiply_four_by_one(keys_of(cached, position), queries, shape.key_width / 32);
+      float* out = scores + position * kRowTile;
       _tile_stored(0, out, 64);
       _tile_stored(1, out + 256, 64);
       _tile_stored(2, out + 512, 64);
       _tile_stored(3, out + 768, 64);
-      return;
     }
-    queries.tiles[1] = tiles[1].queries;
-    for (int half = 0; half < 2; ++half, out += 512) {
-      multiply_two_by_two(keys, queries, steps);
-      _tile_stored(0, out, 64);
-      _tile_stored(1, out + kScores, 64);
-      _tile_stored(2, out + 256, 64);
-      _tile_stored(3, out + kScores + 256, 64);
-      keys.tiles[0] = keys.tiles[2];
-      keys.tiles[1] = keys.tiles[3];
+  }
+
+  // Scores of two row tiles, the second behind the first.
+  static void score_two(const AttentionShape& shape,
+                        const CachedPartition& cached,
+                        std::span<const RowTile> tiles,
+                        float* scores) {
+    const Operand queries = {
+        .tiles = {tiles[0].queries, tiles[1].queries}, .stride = 64, .step_bytes = 1024};
+    for (int64_t position = 0; position < Softmax::seen_by_any(tiles[1]); position += 64) {
+      Operand keys = keys_of(cached, position);
+      for (int half = 0; half < 2; ++half) {
+        zero_sums();
+        multiply_two_by_two(keys, queries, shape.key_width / 32);
+        float* out = scores + (position + half * 32) * kRowTile;
+        _tile_stored(0, out, 64);
+        _tile_stored(1, out + kScores, 64);
+        _tile_stored(2, out + 256, 64);
+        _tile_stored(3, out + kScores + 256, 64);
+        keys.tiles[0] = keys.tiles[2];
+        keys.tiles[1] = keys.tiles[3];
+      }
     }
   }
 
@@ -173,16 +186,44 @@ struct TileAttention {
     int64_t steps;
   };
 
-  // Takes sums [16 rows][two vectors] into the results; the vectors are `stride` floats apart.
+  // Takes sums [16 rows] of a panel's two vectors into the results.
   static void take_sums(const float* a,
                         const float* b,
                         const Columns& to,
                         const Softmax::Factors& factors,
                         RowTile& tile) {
+    if (to.value_width - to.column >= kValueColumns) {
+      if (to.turn.first && to.turn.last) return take_rows<true, true>(a, b, to, factors, tile);
+      if (to.turn.first) return take_rows<true, false>(a, b, to, factors, tile);
+      if (to.turn.last) return take_rows<false, true>(a, b, to, factors, tile);
+      return take_rows<false, false>(a, b, to, factors, tile);
+    }
     for (int64_t r = 0; r < tile.num_rows; ++r) {
       Shared::take_row(_mm512_load_ps(a + r * 16), _mm512_load_ps(b + r * 16),
                        to.value_width - to.column, factors, r, to.turn,
                        tile.out[static_cast<size_t>(r)] + to.column);
+    }
+  }
+
+  template <bool kFirst, bool kLast>
+  static void take_rows(const float* a,
+                        const float* b,
+                        const Columns& to,
+                        const Softmax::Factors& factors,
+                        RowTile& tile) {
+    for (int64_t r = 0; r < tile.num_rows; ++r) {
+      Shared::take_row(_mm512_load_ps(a + r * 16), _mm512_load_ps(b + r * 16), kValueColumns,
+                       factors, r, {.first = kFirst, .last = kLast},
+                       tile.out[static_cast<size_t>(r)] + to.column);
+    }
+  }
+
+  // The results that are about to be written come into the cache while their sums are computed.
+  static void fetch_results(const RowTile& tile, int64_t column) {
+    for (int64_t r = 0; r < tile.num_rows; ++r) {
+      float* out = tile.out[static_cast<size_t>(r)] + column;
+      __builtin_prefetch(out, 1);
+      __builtin_prefetch(out + 16, 1);
     }
   }
 
@@ -197,21 +238,36 @@ struct TileAttention {
     // One row tile is multiplied twice: it is the last of many.
     const Operand rows = {
         .tiles = {weights, weights + (two ? kWeightBytes : 0)}, .stride = 64, .step_bytes = 1024};
+    for (const RowTile& tile : tiles)
+      fetch_results(tile, to.column);
     alignas(64) float sums[4][kRowTile * 16];
+    zero_sums();
     multiply_two_by_two(rows, panels_of(work), to.steps);
     store_sums(sums);
     take_sums(sums[0], sums[1], to, factors[0], tiles[0]);
     if (two) take_sums(sums[2], sums[3], to, factors[1], tiles[1]);
   }
 
-  // The only row tile by two panels.
-  static void add_two_panels(const Work& work,
+  // The only row tile by the 64 columns of two panels, which are packed a few positions at a time
+  // and used before they leave the level-one cache.
+  static void add_two_panels(const AttentionShape& shape,
+                             const CachedPartition& cached,
+                             const Work& work,
                              Columns to,
                              const Softmax::Factors& factors,
                              RowTile& tile) {
-    const Operand rows = {.tiles = {work.weights}, .stride = 64, .step_bytes = 1024};
+    zero_sums();
+    for (int64_t step = 0; step < to.steps; step += kStepsAtOnce) {
+      const int64_t steps = to.steps - step < kStepsAtOnce ? to.steps - step : kStepsAtOnce;
+      const Shared::Positions positions = {step * 32, (step + steps) * 32};
+      Shared::pack_panel(shape, cached, to.column, positions, work.panels);
+      Shared::pack_panel(shape, cached, to.column + kValueColumns, positions,
+                         work.panels + kValuePanelBytes);
+      const Operand rows = {
+          .tiles = {work.weights + step * 1024}, .stride = 64, .step_bytes = 1024};
+      multiply_one_by_four(rows, panels_of(work), steps);
+    }
     alignas(64) float sums[4][kRowTile * 16];
-    multiply_one_by_four(rows, panels_of(work), to.steps);
     store_sums(sums);
     take_sums(sums[0], sums[1], to, factors, tile);
     to.column += kValueColumns;
@@ -232,44 +288,73 @@ struct TileAttention {
     _tile_stored(3, sums[3], 64);
   }
 
-  static void attend(const AttentionShape& shape,
-                     const CachedPartition& cached,
-                     std::span<RowTile> tiles,
-                     PartitionTurn turn,
-                     std::byte* memory) {
-    const Work work(memory);
+  // One row tile, as in decoding.
+  static void attend_one(const AttentionShape& shape,
+                         const CachedPartition& cached,
+                         RowTile& tile,
+                         PartitionTurn turn,
+                         const Work& work) {
+    const int64_t any = Softmax::seen_by_any(tile);
+    const int64_t steps = (any + 31) / 32;
+    score_one(shape, cached, tile, work.scores);
+    Softmax::Sums sums;
+    Softmax::Factors factors;
+    Shared::weigh(shape, work.scores, tile, sums, work.pairs);
+    Softmax::take_sums(sums.max, sums.sum, turn, tile, factors);
+    turn_weights(work.pairs, (any + 1) / 2, steps, work.weights);
+    for (int64_t column = 0; column < shape.value_width; column += 2 * kValueColumns) {
+      add_two_panels(shape, cached, work, {turn, column, shape.value_width, steps}, factors, tile);
+    }
+  }
+
+  // Many row tiles.
+  static void attend_many(const AttentionShape& shape,
+                          const CachedPartition& cached,
+                          std::span<RowTile> tiles,
+                          PartitionTurn turn,
+                          const Work& work) {
     Softmax::Factors factors[kTilesMax];
     const auto num_tiles = static_cast<int64_t>(tiles.size());
     const auto two_from = [&](int64_t i) {
       return tiles.subspan(static_cast<size_t>(i), i + 1 < num_tiles ? 2 : 1);
     };
     const int64_t steps = (Softmax::seen_by_any(tiles[tiles.size() - 1]) + 31) / 32;
-    configure_tiles();
     for (int64_t i = 0; i < num_tiles; i += 2) {
       const std::span<RowTile> two = two_from(i);
-      const int64_t any = Softmax::seen_by_any(two[two.size() - 1]);
-      for (int64_t position = 0; position < any; position += 64)
-        score(shape, cached, two, position, work.scores);
+      if (two.size() == 2) {
+        score_two(shape, cached, two, work.scores);
+      } else {
+        score_one(shape, cached, two[0], work.scores);
+      }
       for (size_t j = 0; j < two.size(); ++j) {
         const int64_t tile = i + static_cast<int64_t>(j);
         const float* scores = work.scores + static_cast<int64_t>(j) * kScores;
-        Shared::weigh(shape, scores, turn, two[j], factors[tile], work.pairs);
+        Softmax::Sums sums;
+        Shared::weigh(shape, scores, two[j], sums, work.pairs);
+        Softmax::take_sums(sums.max, sums.sum, turn, two[j], factors[tile]);
         turn_weights(work.pairs, (Softmax::seen_by_any(two[j]) + 1) / 2, steps,
                      work.weights + tile * kWeightBytes);
       }
     }
-    const int64_t columns = num_tiles == 1 ? 2 * kValueColumns : kValueColumns;
-    for (int64_t column = 0; column < shape.value_width; column += columns) {
-      const Columns to = {turn, column, shape.value_width, steps};
-      Shared::pack_panel(shape, cached, column, work.panels);
-      if (num_tiles > 1) {
-        for (int64_t i = 0; i < num_tiles; i += 2)
-          add_panel(work, i, to, factors + i, two_from(i));
-        continue;
+    for (int64_t column = 0; column < shape.value_width; column += kValueColumns) {
+      Shared::pack_panel(shape, cached, column, {0, steps * 32}, work.panels);
+      for (int64_t i = 0; i < num_tiles; i += 2) {
+        add_panel(work, i, {turn, column, shape.value_width, steps}, factors + i, two_from(i));
       }
-      if (column + kValueColumns < shape.value_width)
-        Shared::pack_panel(shape, cached, column + kValueColumns, work.panels + kValuePanelBytes);
-      add_two_panels(work, to, factors[0], tiles[0]);
+    }
+  }
+
+  static void attend(const AttentionShape& shape,
+                     const CachedPartition& cached,
+                     std::span<RowTile> tiles,
+                     PartitionTurn turn,
+                     std::byte* memory) {
+    const Work work(memory);
+    configure_tiles();
+    if (tiles.size() == 1) {
+      attend_one(shape, cached, tiles[0], turn, work);
+    } else {
+      attend_many(shape, cached, tiles, turn, work);
     }
     _tile_release();
   }

@@ -109,10 +109,12 @@ struct DotAttention {
             cached.tiles[static_cast<size_t>(t / kAttentionTile)] + cached.key_bytes;
         score(tiles[i].queries, keys, cached.token_bytes, shape.key_width, scores + t * kRowTile);
       }
-      Shared::weigh(shape, scores, turn, tiles[i], factors[i], weights + i * kWeightBytes);
+      Softmax::Sums sums;
+      Shared::weigh(shape, scores, tiles[i], sums, weights + i * kWeightBytes);
+      Softmax::take_sums(sums.max, sums.sum, turn, tiles[i], factors[i]);
     }
     for (int64_t column = 0; column < shape.value_width; column += kValueColumns) {
-      Shared::pack_panel(shape, cached, column, panel);
+      Shared::pack_panel(shape, cached, column, {0, cached.count}, panel);
       for (size_t i = 0; i < tiles.size(); ++i) {
         const RowSums to = {tiles[i], factors[i], turn, column, shape.value_width - column};
         add_panel(weights + i * kWeightBytes, panel, to);

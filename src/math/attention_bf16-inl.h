@@ -90,27 +90,38 @@ struct Bf16Attention {
     return _mm512_maskz_loadu_epi16((1U << width) - 1U, row);
   }
 
-  // The values from `column` on of `count` positions, and zeros up to the next multiple of 32 (a
-  // step of an AMX product).
+  // Positions [begin, end), begin a multiple of 32.
+  struct Positions {
+    int64_t begin;
+    int64_t end;
+  };
+
+  // The values from `column` on of some positions: those of the partition that are valid, zeros
+  // beyond, up to the next multiple of 32 (a step of an AMX product).
   static void pack_panel(const AttentionShape& shape,
                          const CachedPartition& cached,
                          int64_t column,
+                         Positions positions,
                          std::byte* panel) {
     const int64_t width = shape.value_width - column;
     const int64_t offset = cached.value_bytes + column * 2;
-    for (int64_t first = 0; first < cached.count; first += kAttentionTile) {
-      const std::byte* rows = cached.tiles[static_cast<size_t>(first / kAttentionTile)] + offset;
-      for (int64_t t = 0; t < kAttentionTile; t += 2) {
-        const int64_t left = cached.count - first - t;
-        const std::byte* even = left > 0 ? rows + t * cached.token_bytes : nullptr;
-        const std::byte* odd = left > 1 ? rows + (t + 1) * cached.token_bytes : nullptr;
-        put_pair(load_values(even, width), load_values(odd, width),
-                 panel + (first + t) / 2 * kValueLineBytes);
+    const int64_t stride = cached.token_bytes;
+    std::byte* line = panel;
+    for (int64_t first = positions.begin; first < (positions.end + 31) / 32 * 32;
+         first += kAttentionTile) {
+      const int64_t left = cached.count - first;
+      const std::byte* rows =
+          left > 0 ? cached.tiles[static_cast<size_t>(first / kAttentionTile)] + offset : nullptr;
+      if (left >= kAttentionTile && width >= kValueColumns) {
+        for (int t = 0; t < kAttentionTile; t += 2, rows += 2 * stride, line += kValueLineBytes)
+          put_pair(_mm512_loadu_si512(rows), _mm512_loadu_si512(rows + stride), line);
+        continue;
+      }
+      for (int64_t t = 0; t < kAttentionTile; t += 2, line += kValueLineBytes) {
+        put_pair(load_values(t < left ? rows + t * stride : nullptr, width),
+                 load_values(t + 1 < left ? rows + (t + 1) * stride : nullptr, width), line);
       }
     }
-    const int64_t packed = (cached.count + 15) / 16 * 8;
-    for (int64_t pair = packed; pair < (cached.count + 31) / 32 * 16; ++pair)
-      put_pair(_mm512_setzero_si512(), _mm512_setzero_si512(), panel + pair * kValueLineBytes);
   }
 
   // First the pairs of columns 0-3, 8-11, 16-19, 24-27, then those of 4-7, 12-15, 20-23, 28-31.
@@ -161,18 +172,15 @@ struct Bf16Attention {
     return _mm512_permutexvar_epi16(order, both);
   }
 
-  // The tile's weights [256 pairs of positions][16 rows][2]; its max and sum are taken.
+  // The tile's weights [256 pairs of positions][16 rows][2] and the sums of its rows.
   static void weigh(const AttentionShape& shape,
                     const float* scores,
-                    PartitionTurn turn,
-                    RowTile& tile,
-                    Softmax::Factors& factors,
+                    const RowTile& tile,
+                    Softmax::Sums& sums,
                     std::byte* weights) {
-    Softmax::Sums sums;
     Softmax::softmax(shape.scale, scores, tile, sums, [&](int64_t t, int64_t, __m512 a, __m512 b) {
       _mm512_store_si512(weights + t / 2 * 64, pair(a, b));
     });
-    Softmax::take_sums(sums.max, sums.sum, turn, tile, factors);
   }
 };
 
