@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 namespace wideep::fabric {
 
@@ -46,25 +47,47 @@ void ControlThread::change(int fd, uint32_t epoll_events) {
   epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event);
 }
 
+void ControlThread::after(Duration delay, std::function<void()> on_time) {
+  timers_.push_back({real_clock().now() + delay, std::move(on_time)});
+}
+
 void ControlThread::run(Duration period, const std::function<void()>& on_tick) {
   const Clock& clock = real_clock();
   TimePoint next_tick = clock.now();
-  std::array<epoll_event, 64> events;
   while (!is_stopping_) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(next_tick - clock.now());
-    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
-                                 static_cast<int>(std::max<int64_t>(left.count(), 0)));
-    for (int i = 0; i < count; ++i) {
-      const auto watched = watched_.find(events[static_cast<size_t>(i)].data.fd);
-      if (watched == watched_.end()) continue;  // unwatched by an earlier event of this round
-      const std::shared_ptr<OnEvents> call = watched->second;
-      (*call)(events[static_cast<size_t>(i)].events);
-    }
+    TimePoint until = next_tick;
+    for (const Timer& timer : timers_)
+      until = std::min(until, timer.time);
+    wait_for_events(until);
+    fire_timers();
     // Events first: after a long stop this thread shall hear what was said before it judges.
     if (clock.now() < next_tick) continue;
     on_tick();
     next_tick = clock.now() + period;
   }
+}
+
+void ControlThread::wait_for_events(TimePoint until) {
+  std::array<epoll_event, 64> events;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - real_clock().now());
+  const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
+                               static_cast<int>(std::max<int64_t>(left.count(), 0)));
+  for (int i = 0; i < count; ++i) {
+    const auto watched = watched_.find(events[static_cast<size_t>(i)].data.fd);
+    if (watched == watched_.end()) continue;  // unwatched by an earlier event of this round
+    const std::shared_ptr<OnEvents> call = watched->second;
+    (*call)(events[static_cast<size_t>(i)].events);
+  }
+}
+
+void ControlThread::fire_timers() {
+  const TimePoint now = real_clock().now();
+  const auto due = std::ranges::partition(timers_, [&](const Timer& t) { return t.time > now; });
+  const std::vector<Timer> fired(std::make_move_iterator(due.begin()),
+                                 std::make_move_iterator(due.end()));
+  timers_.erase(due.begin(), due.end());
+  for (const Timer& timer : fired)
+    timer.on_time();
 }
 
 }  // namespace wideep::fabric

@@ -36,16 +36,26 @@ class ControlThread {
   // Borrows the descriptor until unwatch(). Before start(), or on the control thread.
   Status watch(int fd, uint32_t epoll_events, OnEvents on_events);
   void unwatch(int fd);
+  // Calls `on_time` once, after `delay`. On the control thread.
+  void after(Duration delay, std::function<void()> on_time);
   // Which events of a watched descriptor matter. Any thread.
   void change(int fd, uint32_t epoll_events);
 
  private:
+  struct Timer {
+    TimePoint time;
+    std::function<void()> on_time;
+  };
+
   void run(Duration period, const std::function<void()>& on_tick);
+  void wait_for_events(TimePoint until);
+  void fire_timers();
 
   UniqueFd epoll_;
   UniqueFd stop_event_;
   std::map<int, std::shared_ptr<OnEvents>> watched_;  // shared: a callback may unwatch itself
-  bool is_stopping_ = false;                          // control thread only
+  std::vector<Timer> timers_;
+  bool is_stopping_ = false;  // control thread only
   std::thread thread_;
 };
 

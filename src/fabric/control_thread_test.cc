@@ -40,6 +40,22 @@ TEST(ControlThread, CallsBackForWhatItWatchesAndTicks) {
   EXPECT_EQ(ticks, at_stop);
 }
 
+TEST(ControlThread, ATimerFiresOnceAndAfterItsTime) {
+  ControlThread control;
+  ASSERT_TRUE(control.open().has_value());
+  std::promise<TimePoint> fired;
+  TimePoint set;
+  std::atomic<bool> is_set = false;
+  control.start(milliseconds{1}, [&] {
+    if (is_set.exchange(true)) return;
+    set = real_clock().now();
+    control.after(milliseconds{5}, [&] { fired.set_value(real_clock().now()); });
+  });
+  const TimePoint when = fired.get_future().get();
+  control.stop();
+  EXPECT_GE(when - set, milliseconds{5});
+}
+
 TEST(ControlThread, StopsAtOnceHoweverLongItsPeriod) {
   ControlThread control;
   ASSERT_TRUE(control.open().has_value());

@@ -12,6 +12,7 @@ namespace wideep::fabric {
 namespace {
 
 constexpr int kBeatsPerDeadline = 6;
+constexpr std::chrono::milliseconds kLinkGrace{20};
 
 int64_t host_ns() {
   return real_clock().now().time_since_epoch().count();
@@ -61,7 +62,9 @@ Status GroupFabric::add_links(NodeLinks links) {
   return {};
 }
 
-// Nothing is ever read from an outgoing link: that it becomes readable means that it has ended.
+// Nothing is ever read from an outgoing link: that it becomes readable means that it has ended. Its
+// door may have closed it because of somebody else's death, which is told by other ways: those get
+// a moment to arrive, so that the right rank is named.
 Status GroupFabric::watch_link(OutgoingLink& link, RankId door) {
   return control_.watch(link.fd(), EPOLLIN, [this, &link, door](uint32_t events) {
     const bool has_ended = (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0;
@@ -70,7 +73,10 @@ Status GroupFabric::watch_link(OutgoingLink& link, RankId door) {
       return;
     }
     control_.unwatch(link.fd());
-    hold_for_lost(door, "link closed");
+    // A door closes when all whom it served have said goodbye, this rank too.
+    control_.after(kLinkGrace, [this, door] {
+      if (!is_leaving_.load(std::memory_order_acquire)) hold_for_lost(door, "link closed");
+    });
   });
 }
 
@@ -149,9 +155,16 @@ void GroupFabric::beat() {
   for (int32_t r = 0; r < shape_.num_ranks(); ++r) {
     const RankId peer{r};
     if (peer == rank_ || table_.life(peer) != PeerState::Life::kAlive) continue;
-    const int64_t heard = own_.life(peer).heard_ns.load(std::memory_order_relaxed);
-    if (now - heard > options_.liveness_deadline.count()) hold_for_lost(peer, "no heartbeat");
+    if (silence_ns(peer, now) <= options_.liveness_deadline.count()) continue;
+    // What a rank of another node says comes through its door here: a silent door is not its fault.
+    const RankId door = shape_.same_node(rank_, peer) ? rank_ : shape_.door(peer, rank_);
+    if (door != rank_ && silence_ns(door, now) > options_.liveness_deadline.count() / 2) continue;
+    hold_for_lost(peer, "no heartbeat");
   }
+}
+
+int64_t GroupFabric::silence_ns(RankId peer, int64_t now_ns) const {
+  return now_ns - own_.life(peer).heard_ns.load(std::memory_order_relaxed);
 }
 
 // In the arenas of this node.

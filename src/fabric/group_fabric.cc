@@ -38,6 +38,7 @@ GroupFabric::GroupFabric(
       link_to_(static_cast<size_t>(shape.num_ranks())) {}
 
 GroupFabric::~GroupFabric() {
+  is_leaving_.store(true, std::memory_order_release);
   tell_all({ControlMessage::Kind::kLeaving, index(rank_), index(rank_)});
   if (!outgoing_.empty()) serve_until_others_leave();
   control_.stop();

@@ -17,6 +17,7 @@
 #include "fabric/outgoing_link.h"
 #include "fabric/peer_table.h"
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <vector>
@@ -108,6 +109,7 @@ class GroupFabric final : public Fabric {
   void tell_node(const ControlMessage& message);
   void beat();
   void heard_of(RankId source, int64_t now_ns);
+  int64_t silence_ns(RankId peer, int64_t now_ns) const;
 
   const Shape shape_;
   const RankId rank_;
@@ -118,6 +120,7 @@ class GroupFabric final : public Fabric {
   std::vector<std::unique_ptr<OutgoingLink>> outgoing_;
   std::vector<OutgoingLink*> link_to_;  // [num_ranks], null for ranks of this node
   std::vector<std::unique_ptr<Incoming>> incoming_;
+  std::atomic<bool> is_leaving_{false};
   int64_t last_beat_ns_ = 0;  // control thread
   ControlThread control_;     // last: ends before what it uses
 };

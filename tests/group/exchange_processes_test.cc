@@ -1,5 +1,6 @@
 // The exchange between real processes on this host: the judge's bits, and kill -9 and SIGSTOP in
 // the middle of it.
+#include "ep/group.h"
 #include "ep/test_group.h"
 #include "fabric/handover.h"
 #include "fabric/test_processes.h"
@@ -115,6 +116,111 @@ TEST(ExchangeProcesses, ARankThatWakesUpAfterItsEpochChangesNoBit) {
   EXPECT_THAT(processes.outcome(kStopped), testing::HasSubstr("lost"));
   EXPECT_EQ(processes.outcome(0), "ok");
   EXPECT_EQ(processes.outcome(1), "ok");
+}
+
+// ---- As a deployment does it: ranks meet at the leader, some of them on other "hosts".
+
+net::Address free_address() {
+  const auto listener = fabric::listen_tcp({.host = "127.0.0.1"});
+  return *fabric::local_address(listener->get(), {.host = "127.0.0.1"});
+}
+
+Status take_part(const SimGroup& group,
+                 const net::Address& leader,
+                 int32_t rank,
+                 const std::function<Status(Group&)>& body,
+                 Duration liveness = seconds{3}) {
+  GroupOptions options{.exchange = group.options};
+  options.join = {.rank = RankId{rank},
+                  .num_ranks = group.scenario.num_ranks,
+                  .leader = leader,
+                  .node_id = group.nodes[static_cast<size_t>(rank)]};
+  options.join.fabric.liveness_deadline = liveness;
+  options.join.fabric.wait = fabric::WaitPolicy::for_node(group.scenario.num_ranks, 2);
+  ThreadPool pool({.num_threads = 1});
+  WD_ASSIGN_OR_RETURN(auto joined,
+                      Group::join(options, group.placement, math::reference_kernels(), pool));
+  return body(*joined);
+}
+
+TEST(ExchangeGroups, OfEveryNodeSplitGiveTheBitsOfTheJudge) {
+  for (const std::vector<int>& nodes :
+       std::vector<std::vector<int>>{{0, 0, 1, 1}, {0, 0, 0, 1, 1}, {0, 0, 1, 1, 2, 2, 3, 3}}) {
+    SimGroup group = group_of(static_cast<int32_t>(nodes.size()));
+    group.nodes = nodes;
+    const Rows expected = reference_rows(group.scenario);
+    const net::Address leader = free_address();
+    Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
+      return take_part(group, leader, rank, [&](Group& joined) -> Status {
+        WD_ASSIGN_OR_RETURN(
+            const std::vector<float> rows,
+            run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
+        return compare(rows, expected[static_cast<size_t>(rank)]);
+      });
+    });
+    for (const std::string& outcome : processes.outcomes())
+      EXPECT_EQ(outcome, "ok");
+  }
+}
+
+TEST(ExchangeGroups, AKillOnAnotherNodeIsNamedByAllOthers) {
+  for (const int32_t dead : {0, 1, 4}) {
+    SimGroup group = group_of(5);
+    group.nodes = {0, 0, 0, 1, 1};
+    group.scenario.num_steps = 1'000'000;
+    const net::Address leader = free_address();
+    Processes processes(5, [&](int32_t rank) {
+      return take_part(group, leader, rank, [&](Group& joined) -> Status {
+        fabric::processes_ready(rank);
+        WD_TRY(run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
+        return {};
+      });
+    });
+    processes.wait_until_ready();
+    processes.kill(dead, SIGKILL);
+    for (int32_t rank = 0; rank < 5; ++rank) {
+      if (rank == dead) continue;
+      EXPECT_THAT(processes.outcome(rank), testing::HasSubstr(fmt::format("rank {} lost", dead)));
+    }
+  }
+}
+
+// A stopped rank also holds up what others send to its node through it; it is named, not they.
+TEST(ExchangeGroups, AStopOnAnotherNodeIsNamedByAllOthers) {
+  for (const int32_t stopped : {1, 3}) {
+    SimGroup group = group_of(5);
+    group.nodes = {0, 0, 0, 1, 1};
+    group.scenario.num_steps = 1'000'000;
+    const net::Address leader = free_address();
+    Processes processes(5, [&](int32_t rank) {
+      const auto body = [&](Group& joined) -> Status {
+        fabric::processes_ready(rank);
+        WD_TRY(run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
+        return {};
+      };
+      return take_part(group, leader, rank, body, milliseconds{1200});
+    });
+    processes.wait_until_ready();
+    processes.kill(stopped, SIGSTOP);
+    for (int32_t rank = 0; rank < 5; ++rank) {
+      if (rank == stopped) continue;
+      EXPECT_THAT(processes.outcome(rank),
+                  testing::HasSubstr(fmt::format("rank {} lost", stopped)));
+    }
+  }
+}
+
+TEST(ExchangeGroups, ThatDisagreeAreToldAboutWhat) {
+  const net::Address leader = free_address();
+  Processes processes(2, [&](int32_t rank) {
+    SimGroup group = group_of(2);
+    if (rank == 1) group.options.shape.formats.combine = RowFormat::kF32;
+    group.options.progress_deadline = seconds{1};
+    return take_part(group, leader, rank, [](Group&) { return Status{}; });
+  });
+  EXPECT_THAT(processes.outcome(1), testing::AllOf(testing::HasSubstr("combine f32"),
+                                                   testing::HasSubstr("combine bf16")));
+  processes.kill(0, SIGKILL);
 }
 
 }  // namespace

@@ -1,0 +1,47 @@
+// Everything a rank needs to take part: it joins the others and gets its exchange. The one place
+// where fabric and exchange are put together.
+#pragma once
+
+#include "ep/fabric_all_to_all.h"
+#include "ep/placement.h"
+#include "fabric/join.h"
+
+#include <memory>
+#include <string>
+
+namespace wideep::ep {
+
+struct GroupOptions {
+  fabric::JoinOptions join;  // num_channels is set here; rules are completed with the exchange's
+  ExchangeOptions exchange;
+};
+
+// One rank's part in one epoch. Owns fabric, placement and exchange; borrows kernels and pool.
+class Group {
+  struct Checked {};  // what only join() can hand in
+
+ public:
+  // Blocks until all ranks are there. See fabric::join for what fails.
+  static Result<std::unique_ptr<Group>> join(const GroupOptions& options,
+                                             Placement placement,
+                                             const math::Kernels& kernels,
+                                             ThreadPool& pool);
+
+  Group(Checked /*checked*/, Placement placement) : placement_(std::move(placement)) {}
+
+  fabric::Fabric& fabric() { return *fabric_; }
+
+  FabricAllToAll& exchange() { return *exchange_; }
+
+  const Placement& placement() const { return placement_; }
+
+ private:
+  const Placement placement_;
+  std::unique_ptr<fabric::GroupFabric> fabric_;
+  std::unique_ptr<FabricAllToAll> exchange_;
+};
+
+// What must agree between ranks, readable: "hidden 2048, top_k 8, dispatch bf16, ...".
+std::string describe(const ExchangeOptions& options, const Placement& placement);
+
+}  // namespace wideep::ep

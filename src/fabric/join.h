@@ -1,0 +1,46 @@
+// How a process becomes a rank: it meets the others at the leader's address, learns who lives
+// where, and gets a fabric to all of them.
+#pragma once
+
+#include "base/function_ref.h"
+#include "base/result.h"
+#include "fabric/fabric.h"
+#include "fabric/group_fabric.h"
+#include "fabric/membership.h"
+#include "net/address.h"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace wideep::fabric {
+
+struct JoinOptions {
+  RankId rank{};          // --data-parallel-rank, LWS_WORKER_INDEX
+  int32_t num_ranks = 1;  // --data-parallel-size, LWS_GROUP_SIZE
+  // Where rank 0 listens and all others call: --data-parallel-address and --data-parallel-rpc-port,
+  // LWS_LEADER_ADDRESS.
+  net::Address leader;
+  std::string host = "127.0.0.1";  // this host, as the others reach it
+  std::optional<int32_t> node_id;  // --node-id: overrides which ranks share a host
+  std::string rules;               // what must agree besides: NumericConfig, model; readable
+  uint64_t epoch = 1;              // of the leader; the others learn it
+  int32_t num_channels = 8;
+  bool insecure = false;  // --insecure: addresses beyond this host without a key
+  Duration timeout = std::chrono::seconds{120};  // for all to come
+  GroupFabricOptions fabric;
+};
+
+// Bytes of each rank's arena, once it is known who lives where; the same on all ranks.
+using ArenaBytes = FunctionRef<int64_t(const std::vector<NodeId>&)>;
+
+// kInvalidArgument: the leader or this rank refuses, with both sides named. kTimeout: not all came.
+// A group of one needs no leader.
+Result<std::unique_ptr<GroupFabric>> join(const JoinOptions& options, ArenaBytes arena_bytes);
+
+// Only the meeting: who is who.
+Result<Membership> meet(const JoinOptions& options, const net::Address& own_address);
+
+}  // namespace wideep::fabric

@@ -1,0 +1,186 @@
+#include "fabric/join.h"
+
+#include "fabric/membership.h"
+#include "fabric/test_processes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <string>
+#include <vector>
+
+namespace wideep::fabric {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// A port that was free a moment ago.
+net::Address free_address() {
+  const auto listener = listen_tcp({.host = "127.0.0.1"});
+  return *local_address(listener->get(), {.host = "127.0.0.1"});
+}
+
+JoinOptions options_for(int32_t rank, int32_t num_ranks, const net::Address& leader) {
+  JoinOptions options{.rank = RankId{rank}, .num_ranks = num_ranks, .leader = leader};
+  options.timeout = seconds{20};
+  options.fabric.wait = WaitPolicy::for_node(num_ranks, 2);
+  return options;
+}
+
+const auto small_arena = [](const std::vector<NodeId>&) -> int64_t { return 4096; };
+
+Status all_signal(Fabric& fabric) {
+  for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r)
+    WD_TRY(fabric.signal(RankId{r}, ChannelId{0}, {.seq = 1}));
+  const auto missing = [&] {
+    std::vector<RankId> ranks;
+    for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r)
+      if (!fabric.poll(RankId{r}, ChannelId{0})) ranks.push_back(RankId{r});
+    return ranks;
+  };
+  const auto ready = [&] { return missing().empty(); };
+  const auto what = [] { return std::string("all"); };
+  return fabric.wait({.ready = ready, .what = what, .missing = missing},
+                     fabric.clock().now() + seconds{20});
+}
+
+TEST(Join, RanksMeetAtTheLeaderAndShareMemory) {
+  const net::Address leader = free_address();
+  Processes processes(3, [&](int32_t rank) -> Status {
+    WD_ASSIGN_OR_RETURN(auto fabric, join(options_for(rank, 3, leader), small_arena));
+    for (int32_t r = 0; r < 3; ++r)
+      if (fabric->peer_state(RankId{r}).transport != (r == rank ? "self" : "shm"))
+        return error(ErrorCode::kDataLoss, "rank {} is not reached over memory", r);
+    return all_signal(*fabric);
+  });
+  for (const std::string& outcome : processes.outcomes())
+    EXPECT_EQ(outcome, "ok");
+}
+
+TEST(Join, ANodeIdSplitsOneHostIntoSeveral) {
+  const net::Address leader = free_address();
+  Processes processes(5, [&](int32_t rank) -> Status {
+    JoinOptions options = options_for(rank, 5, leader);
+    options.node_id = rank < 3 ? 7 : 9;
+    WD_ASSIGN_OR_RETURN(auto fabric, join(options, small_arena));
+    if (fabric->peer_state(RankId{rank < 3 ? 4 : 0}).transport != "tcp")
+      return error(ErrorCode::kDataLoss, "not over tcp");
+    return all_signal(*fabric);
+  });
+  for (const std::string& outcome : processes.outcomes())
+    EXPECT_EQ(outcome, "ok");
+}
+
+TEST(Join, ALostRankOfAnotherNodeIsNamedEverywhere) {
+  const net::Address leader = free_address();
+  Processes processes(4, [&](int32_t rank) -> Status {
+    JoinOptions options = options_for(rank, 4, leader);
+    options.node_id = rank / 2;
+    WD_ASSIGN_OR_RETURN(auto fabric, join(options, small_arena));
+    processes_ready(rank);
+    const auto never = [] { return false; };
+    const auto what = [] { return std::string("nothing"); };
+    const auto missing = [] { return std::vector<RankId>{}; };
+    return fabric->wait({.ready = never, .what = what, .missing = missing},
+                        fabric->clock().now() + seconds{60});
+  });
+  processes.wait_until_ready();
+  const TimePoint killed = real_clock().now();
+  processes.kill(3, SIGKILL);
+  for (const int32_t rank : {0, 1, 2})
+    EXPECT_THAT(processes.outcome(rank), testing::HasSubstr("rank 3 lost"));
+  EXPECT_LT(real_clock().now() - killed, seconds{2});
+}
+
+TEST(Join, RanksWithOtherRulesAreRefusedWithBothNamed) {
+  const net::Address leader = free_address();
+  Processes processes(2, [&](int32_t rank) -> Status {
+    JoinOptions options = options_for(rank, 2, leader);
+    options.rules = rank == 0 ? "bf16 dispatch" : "int8 dispatch";
+    options.timeout = seconds{1};
+    return join(options, small_arena) ? Status{} : error(ErrorCode::kUnavailable, "unreachable");
+  });
+  // Each process reports; the refused one has the reason of the leader.
+  for (const std::string& outcome : processes.outcomes())
+    EXPECT_NE(outcome, "ok");
+}
+
+TEST(Meet, TellsTheRefusedWhy) {
+  const net::Address leader = free_address();
+  const auto met = [&](int32_t rank, int32_t num_ranks, std::string rules) -> Status {
+    JoinOptions options = options_for(rank, num_ranks, leader);
+    options.rules = std::move(rules);
+    options.timeout = seconds{1};
+    const auto membership = meet(options, {.host = "127.0.0.1", .port = 1});
+    return membership ? Status{} : std::unexpected(membership.error());
+  };
+  Processes processes(3, [&](int32_t rank) -> Status {
+    if (rank == 0) return met(0, 2, "bf16");
+    return rank == 1 ? met(1, 2, "int8") : met(1, 3, "bf16");
+  });
+  EXPECT_THAT(processes.outcome(1),
+              testing::AllOf(testing::HasSubstr("'int8'"), testing::HasSubstr("'bf16'")));
+  EXPECT_THAT(processes.outcome(2), testing::HasSubstr("expects 3 ranks, the leader 2"));
+  EXPECT_THAT(processes.outcome(0), testing::HasSubstr("ranks 1 did not come"));
+}
+
+TEST(Join, AGroupOfOneNeedsNoLeader) {
+  auto fabric = join({.num_ranks = 1}, small_arena);
+  ASSERT_TRUE(fabric.has_value()) << fabric.error().message;
+  EXPECT_TRUE(all_signal(**fabric).has_value());
+}
+
+TEST(Join, NothingLeavesTheHostUnasked) {
+  JoinOptions options = options_for(1, 2, {.host = "10.1.2.3", .port = 9});
+  options.timeout = milliseconds{50};
+  const auto fabric = join(options, small_arena);
+  ASSERT_FALSE(fabric.has_value());
+  EXPECT_THAT(fabric.error().message, testing::HasSubstr("needs a key"));
+}
+
+TEST(Membership, ReadsBackWhatWasWritten) {
+  const Introduction introduction{.rank = RankId{2},
+                                  .num_ranks = 4,
+                                  .host = "h",
+                                  .address = {.host = "127.0.0.1", .port = 7},
+                                  .rules = "r"};
+  const auto parsed = parse_introduction(encode(introduction));
+  ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
+  EXPECT_EQ(parsed->rank, RankId{2});
+  EXPECT_EQ(parsed->address, introduction.address);
+  const Membership membership{.epoch = 3,
+                              .token = UINT64_MAX,
+                              .node_of = {NodeId{0}, NodeId{1}},
+                              .addresses = {introduction.address, introduction.address}};
+  const auto read = parse_membership(encode(membership), 2);
+  ASSERT_TRUE(read.has_value()) << read.error().message;
+  EXPECT_EQ(read->token, UINT64_MAX);
+  EXPECT_EQ(read->node_of, membership.node_of);
+}
+
+TEST(Membership, RefusesWhatCannotBe) {
+  for (const std::string_view text :
+       {"", "[]", "{}", R"({"protocol":2})", R"({"protocol":1,"rank":4,"num_ranks":4})",
+        R"({"protocol":1,"rank":0,"num_ranks":1,"host":"h","rules":"","address":"nowhere"})"})
+    EXPECT_FALSE(parse_introduction(text).has_value()) << text;
+  for (const std::string_view text :
+       {R"({"protocol":1,"epoch":"0","token":"1","nodes":[0],"addresses":["a:1"]})",
+        R"({"protocol":1,"epoch":"1","token":"x","nodes":[0],"addresses":["a:1"]})",
+        R"({"protocol":1,"epoch":"1","token":"1","nodes":[1],"addresses":["a:1"]})",
+        R"({"protocol":1,"epoch":"1","token":"1","nodes":[0,0],"addresses":["a:1"]})",
+        R"({"protocol":1,"epoch":"1","token":"1","nodes":[0],"addresses":[7]})"})
+    EXPECT_FALSE(parse_membership(text, 1).has_value()) << text;
+  EXPECT_THAT(
+      parse_membership(encode_refusal({ErrorCode::kInvalidArgument, "no"}), 1).error().message,
+      testing::HasSubstr("no"));
+}
+
+TEST(Membership, NumbersHostsByTheirLowestRank) {
+  EXPECT_THAT(number_nodes({"b", "a", "b", "c"}),
+              testing::ElementsAre(NodeId{0}, NodeId{1}, NodeId{0}, NodeId{2}));
+}
+
+}  // namespace
+}  // namespace wideep::fabric
