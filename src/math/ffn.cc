@@ -12,9 +12,8 @@
 namespace wideep::math {
 namespace {
 
-constexpr int64_t kRowBlock = 64;
 constexpr int64_t kHalf = kPanelCols / 2;
-using Tile = std::array<float, kRowBlock * kPanelCols>;
+using Tile = std::array<float, kRowBlockMax * kPanelCols>;
 
 int64_t inner_of(const FfnWeights& weights) {
   return weights.gate_up.n / 2;
@@ -75,16 +74,18 @@ int64_t Ffn::list_items(std::span<const FfnGroup> groups) {
     const auto num_rows = static_cast<int64_t>(groups[g].in.size());
     first_row_.push_back(total);
     total += num_rows;
-    for (int64_t row = 0; row < num_rows; row += kRowBlock) {
-      Item item{.group = static_cast<int32_t>(g),
-                .first_row = static_cast<int32_t>(row),
-                .num_rows = static_cast<int32_t>(std::min(kRowBlock, num_rows - row))};
-      for (; item.panel < w.gate_up.num_panels(); ++item.panel)
-        gate_up_work_.items.push_back(item);
-      item.panel = 0;
-      for (; item.panel < w.down.num_panels(); ++item.panel)
-        down_work_.items.push_back(item);
-    }
+    const auto add_items = [&](const PackedMatrix& matrix, RowFormat format, WorkList& work) {
+      const int64_t step = rows_per_block({.format = format, .cols = matrix.k});
+      for (int64_t row = 0; row < num_rows; row += step) {
+        Item item{.group = static_cast<int32_t>(g),
+                  .first_row = static_cast<int32_t>(row),
+                  .num_rows = static_cast<int32_t>(std::min(step, num_rows - row))};
+        for (; item.panel < matrix.num_panels(); ++item.panel)
+          work.items.push_back(item);
+      }
+    };
+    add_items(w.gate_up, input_format_, gate_up_work_);
+    add_items(w.down, inner_format_, down_work_);
   }
   WD_CHECK(total <= rows_max_);
   const int64_t bytes = row_bytes(inner_format_, inner_);

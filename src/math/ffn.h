@@ -50,7 +50,7 @@ class Ffn {
   int64_t weight_bytes_read() const { return weight_bytes_read_; }
 
  private:
-  // One panel of one phase for up to kRowBlock rows of a group.
+  // One panel of one phase for up to rows_per_block rows of a group.
   struct Item {
     int32_t group = 0;
     int32_t panel = 0;

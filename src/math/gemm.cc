@@ -10,9 +10,7 @@
 namespace wideep::math {
 namespace {
 
-// Rows that one pass over the panels serves: their prepared form stays in L2.
-constexpr int64_t kRowBlock = 64;
-using Tile = std::array<float, kRowBlock * kPanelCols>;
+using Tile = std::array<float, kRowBlockMax * kPanelCols>;
 
 void check_product(const PackedMatrix& w, const Rows& x) {
   WD_CHECK(x.cols == w.k);
@@ -65,6 +63,11 @@ PanelProduct product_of(const PackedMatrix& w, const Rows& x) {
           .num_rows = static_cast<int64_t>(x.pointers.size())};
 }
 
+int64_t rows_per_block(const Rows& x) {
+  constexpr int64_t kInL2 = 1 << 20;
+  return std::clamp(kInL2 / row_bytes(x.format, x.cols) / 64 * 64, int64_t{64}, kRowBlockMax);
+}
+
 void set_panel(PanelProduct& product, const PackedMatrix& w, int64_t panel) {
   product.panel = w.bytes.data() + panel * panel_bytes(w.format, w.k);
   product.scales = product.panel + panel_value_bytes(w.format, product.kp);
@@ -87,8 +90,9 @@ void gemm(const Kernels& kernels,
   WD_CHECK(out.rows == num_rows && out.cols == w.n);
   WD_CHECK(panels.begin >= 0 && panels.end <= w.num_panels());
   thread_local PreparedRows prepared;  // grows to the widest block once
-  for (int64_t begin = 0; begin < num_rows; begin += kRowBlock) {
-    const int64_t count = std::min(kRowBlock, num_rows - begin);
+  const int64_t step = rows_per_block(x);
+  for (int64_t begin = 0; begin < num_rows; begin += step) {
+    const int64_t count = std::min(step, num_rows - begin);
     PanelProduct product = product_of(w, x.slice(begin, count));
     prepared.prepare(kernels, product);
     const MatrixView<float> block = out.slice(begin, count);

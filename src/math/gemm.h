@@ -106,7 +106,7 @@ struct PanelRange {
 };
 
 // out[r][c] for the columns c of `panels` (out has n columns; columns >= n are not written). out
-// row stride is free. Reads each panel once per block of 64 rows.
+// row stride is free. Reads each panel once per block of 64 to 256 rows.
 void gemm(const Kernels& kernels,
           const PackedMatrix& w,
           const Rows& x,

@@ -75,9 +75,16 @@ inline void store_sums(float* to, int64_t stride) {
   _tile_stored(3, to + 48, bytes);
 }
 
+// Loading tiles streams memory well by itself; a line in four of the next step helps a little.
+inline void prefetch_step(const std::byte* w) {
+  for (int64_t offset = 0; offset < kStepBytes; offset += kLineBytes)
+    prefetch_l2(w + offset);
+}
+
 // `steps` steps of 64 bytes of each row (32 bf16 or 64 int8).
 inline void bf16_steps(const std::byte* rows, int64_t height, const std::byte* w, int64_t steps) {
   for (int64_t s = 0; s < steps; ++s) {
+    prefetch_step(w + (s + 1) * kStepBytes);
     _tile_loadd(4, rows + s * height * kTileBytes, kTileBytes);
     _tile_loadd(5, w + s * kStepBytes, kLineBytes);
     _tile_dpbf16ps(0, 4, 5);
@@ -92,6 +99,7 @@ inline void bf16_steps(const std::byte* rows, int64_t height, const std::byte* w
 
 inline void int8_steps(const std::byte* rows, int64_t height, const std::byte* w, int64_t steps) {
   for (int64_t s = 0; s < steps; ++s) {
+    prefetch_step(w + (s + 1) * kStepBytes);
     _tile_loadd(4, rows + s * height * kTileBytes, kTileBytes);
     _tile_loadd(5, w + s * kStepBytes, kLineBytes);
     _tile_dpbsud(0, 4, 5);
@@ -182,7 +190,8 @@ void multiply_fp8(const PanelProduct& p) {
   configure(blocks.height);
   for (int64_t begin = 0; begin < p.kp; begin += kScaleBlock) {
     const int64_t inputs = least(kScaleBlock, p.kp - begin);
-    expand_fp8_to_bf16(p.panel + begin * kPanelCols, inputs, expanded);
+    const std::byte* codes = p.panel + begin * kPanelCols;
+    expand_fp8_to_bf16(codes, inputs, expanded);
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int64_t first = b * blocks.height;
       zero_sums();

@@ -35,13 +35,16 @@ struct Fp8Lines {
 
 struct Bf16Block {
   const std::byte* weights;
-  int64_t begin;  // inputs
+  const std::byte* packed;  // the same as they come from memory
+  int64_t packed_line;      // bytes of two inputs there
+  int64_t begin;            // inputs
   int64_t end;
   const float* scales;  // two, or null: sums go on from what `out` holds
 };
 
 template <typename Lines, int kRows>
 inline void bf16_pairs(const Bf16Block& block,
+                       const Pass& pass,
                        const std::byte* const* rows,
                        __m512 (&sums)[kRows][4]) {
   const Lines lines;
@@ -50,7 +53,12 @@ inline void bf16_pairs(const Bf16Block& block,
   for (int r = 0; r < kRows; ++r)
     x[r] = rows[r] + block.begin * 2;
   const int64_t pairs = (block.end - block.begin) / 2;
+  // An expanded block has been read already: the next one is due.
+  const auto prefetch_from = block.weights == block.packed ? prefetch_for : prefetch_next;
+  const Prefetch prefetch =
+      prefetch_from(pass, block.packed, pairs * block.packed_line, block.packed_line);
   for (int64_t i = 0; i < pairs; ++i) {
+    prefetch(i);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       __m512i w[2];
@@ -71,6 +79,7 @@ inline void bf16_pairs(const Bf16Block& block,
 
 template <typename Lines, int kRows>
 inline void bf16_block(const Bf16Block& block,
+                       const Pass& pass,
                        const std::byte* const* rows,
                        float* out,
                        int64_t stride) {
@@ -82,7 +91,7 @@ inline void bf16_block(const Bf16Block& block,
     for (int v = 0; v < 4; ++v)
       sums[r][v] = carry ? _mm512_loadu_ps(out + r * stride + v * 16) : _mm512_setzero_ps();
   }
-  bf16_pairs<Lines, kRows>(block, rows, sums);
+  bf16_pairs<Lines, kRows>(block, pass, rows, sums);
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -101,8 +110,9 @@ inline void bf16_block(const Bf16Block& block,
 
 template <typename Lines, int kRowsMax>
 inline void bf16_rows(const PanelProduct& p, const Bf16Block& block) {
-  for_row_groups<kRowsMax>(p.num_rows, [&]<int kRows>(int64_t first) {
-    bf16_block<Lines, kRows>(block, p.rows + first, p.out + first * p.out_stride, p.out_stride);
+  for_row_groups<kRowsMax>(p.num_rows, [&]<int kRows>(const Pass& pass) {
+    bf16_block<Lines, kRows>(block, pass, p.rows + pass.first_row,
+                             p.out + pass.first_row * p.out_stride, p.out_stride);
   });
 }
 
@@ -110,7 +120,10 @@ void multiply_bf16(const PanelProduct& p) {
   // 32 KiB of weights stay in L1 while all groups of rows pass; one group needs no blocks.
   const int64_t step = p.num_rows <= kBf16Rows ? p.kp : 256;
   for (int64_t begin = 0; begin < p.kp; begin += step) {
-    bf16_rows<Bf16Lines, kBf16Rows>(p, {.weights = p.panel + begin * kPanelCols * 2,
+    const std::byte* weights = p.panel + begin * kPanelCols * 2;
+    bf16_rows<Bf16Lines, kBf16Rows>(p, {.weights = weights,
+                                        .packed = weights,
+                                        .packed_line = Bf16Lines::kLineBytes,
                                         .begin = begin,
                                         .end = least(begin + step, p.kp),
                                         .scales = nullptr});
@@ -120,7 +133,10 @@ void multiply_bf16(const PanelProduct& p) {
 void multiply_fp8(const PanelProduct& p) {
   alignas(64) std::byte expanded[kScaleBlock * kPanelCols * 2];
   for (int64_t begin = 0; begin < p.kp; begin += kScaleBlock) {
-    Bf16Block block{.weights = p.panel + begin * kPanelCols,
+    const std::byte* codes = p.panel + begin * kPanelCols;
+    Bf16Block block{.weights = codes,
+                    .packed = codes,
+                    .packed_line = Fp8Lines::kLineBytes,
                     .begin = begin,
                     .end = least(begin + kScaleBlock, p.kp),
                     .scales = reinterpret_cast<const float*>(p.scales) + begin / kScaleBlock * 2};

@@ -27,9 +27,11 @@ inline void fma_pairs(const float* const* x,
                       const std::byte* w,
                       int64_t pairs,
                       int first,
+                      const Prefetch& prefetch,
                       Vec::F (&sums)[kRows][kCount]) {
   constexpr int64_t kLine = kPanelCols * 2 * Weights::kValueBytes;
   for (int64_t i = 0; i < pairs; ++i) {
+    prefetch(i);
 #pragma unroll
     for (int c = 0; c < kCount / 2; ++c) {
       Vec::F even[2];
@@ -48,7 +50,9 @@ inline void fma_pairs(const float* const* x,
 
 struct FmaBlock {
   const std::byte* weights;
-  int64_t begin;  // inputs
+  const std::byte* packed;  // the same as they come from memory
+  int64_t packed_line;      // bytes of two inputs there
+  int64_t begin;            // inputs
   int64_t end;
   bool is_first;
   const std::byte* scales;  // two f32, or null
@@ -79,7 +83,11 @@ inline void store_sums(const Vec::F (&sums)[kRows][kCount],
 
 // One block of inputs of kRows rows: into `out`, which holds the sums of the blocks before.
 template <typename Weights, int kRows, int kCount>
-inline void fma_block(const FmaBlock& block, const float* const* rows, float* out, int64_t stride) {
+inline void fma_block(const FmaBlock& block,
+                      const Pass& rows_pass,
+                      const float* const* rows,
+                      float* out,
+                      int64_t stride) {
   const float* x[kRows];
   for (int r = 0; r < kRows; ++r)
     x[r] = rows[r] + block.begin;
@@ -92,7 +100,16 @@ inline void fma_block(const FmaBlock& block, const float* const* rows, float* ou
       for (int v = 0; v < kCount; ++v)
         sums[r][v] = carry ? Vec::load(out + r * stride + Weights::column(first + v)) : Vec::zero();
     }
-    fma_pairs<Weights, kRows, kCount>(x, block.weights, (block.end - block.begin) / 2, first, sums);
+    const int64_t pairs = (block.end - block.begin) / 2;
+    // An expanded block has been read already: the next one is due.
+    const auto prefetch_from = block.weights == block.packed ? prefetch_for : prefetch_next;
+    constexpr int kTurns = kVecs / kCount;
+    const Pass pass{.first_row = rows_pass.first_row,
+                    .index = rows_pass.index * kTurns + first / kCount,
+                    .count = rows_pass.count * kTurns};
+    fma_pairs<Weights, kRows, kCount>(
+        x, block.weights, pairs, first,
+        prefetch_from(pass, block.packed, pairs * block.packed_line, block.packed_line), sums);
 #pragma unroll
     for (int v = 0; v < kCount; v += 2) {
 #pragma unroll
@@ -115,9 +132,9 @@ constexpr int fma_vectors() {
 
 template <typename Weights>
 inline void fma_rows(const PanelProduct& p, const float* const* rows, const FmaBlock& block) {
-  for_row_groups<Vec::kRowsMax>(p.num_rows, [&]<int kRows>(int64_t first) {
-    fma_block<Weights, kRows, fma_vectors<kRows>()>(block, rows + first,
-                                                    p.out + first * p.out_stride, p.out_stride);
+  for_row_groups<Vec::kRowsMax>(p.num_rows, [&]<int kRows>(const Pass& pass) {
+    fma_block<Weights, kRows, fma_vectors<kRows>()>(
+        block, pass, rows + pass.first_row, p.out + pass.first_row * p.out_stride, p.out_stride);
   });
 }
 
@@ -142,13 +159,17 @@ inline void expand_fp8(const std::byte* codes, int64_t inputs, float* out) {
 template <typename Weights>
 inline void fma_panel(const PanelProduct& p, const float* const* rows) {
   constexpr bool kScaled = Weights::kValueBytes == 1;
-  // 32 KiB of weights stay in L1 while all groups of rows pass; one group needs no blocks.
+  // 32 KiB of weights stay in L1 for all passes; a single pass needs no blocks.
   const bool one_group = p.num_rows <= Vec::kRowsMax;
+  const bool one_pass = p.num_rows <= Vec::kOnePassRows;
   constexpr int64_t kInL1 = kScaled ? kScaleBlock : 32768 / (kPanelCols * Weights::kValueBytes);
-  const int64_t step = one_group && !kScaled ? p.kp : kInL1;
+  const int64_t step = one_pass && !kScaled ? p.kp : kInL1;
   alignas(64) float expanded[kScaled ? kScaleBlock * kPanelCols : 1];
   for (int64_t begin = 0; begin < p.kp; begin += step) {
-    FmaBlock block{.weights = p.panel + begin * kPanelCols * Weights::kValueBytes,
+    const std::byte* weights = p.panel + begin * kPanelCols * Weights::kValueBytes;
+    FmaBlock block{.weights = weights,
+                   .packed = weights,
+                   .packed_line = kPanelCols * 2 * Weights::kValueBytes,
                    .begin = begin,
                    .end = least(begin + step, p.kp),
                    .is_first = begin == 0,

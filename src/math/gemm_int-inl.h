@@ -30,7 +30,9 @@ inline int32_t row_sum(const PanelProduct& p, int64_t r) {
 
 // kRows rows x kCount vectors over inputs [begin, end); sums of a block wait in `out` as i32.
 template <int kRows, int kCount>
-inline void int8_block(const PanelProduct& p, int64_t row, int first, int64_t begin, int64_t end) {
+inline void int8_block(
+    const PanelProduct& p, const Pass& pass, int first, int64_t begin, int64_t end) {
+  const int64_t row = pass.first_row;
   IntVec::I sums[kRows][kCount];
   const std::byte* x[kRows];
 #pragma unroll
@@ -44,7 +46,10 @@ inline void int8_block(const PanelProduct& p, int64_t row, int first, int64_t be
     }
   }
   const std::byte* w = p.panel + first * IntVec::kLanes * 4;
+  const Prefetch prefetch =
+      prefetch_for(pass, p.panel + begin * kPanelCols, (end - begin) * kPanelCols, 4 * kPanelCols);
   for (int64_t k = begin; k < end; k += 4) {
+    prefetch((k - begin) / 4);
     IntVec::Weights weights[kCount];
 #pragma unroll
     for (int v = 0; v < kCount; ++v)
@@ -73,6 +78,14 @@ inline void int8_block(const PanelProduct& p, int64_t row, int first, int64_t be
   }
 }
 
+// The pass of one turn over `count` vectors of columns, from `first` on.
+inline Pass turn_of(const Pass& rows, int first, int count) {
+  const int turns = kIntVecs / count;
+  return {.first_row = rows.first_row,
+          .index = rows.index * turns + first / count,
+          .count = rows.count * turns};
+}
+
 template <int kRows>
 constexpr int int_vectors() {
   int count = kIntVecs;
@@ -83,13 +96,13 @@ constexpr int int_vectors() {
 
 inline void multiply_int8(const PanelProduct& p) {
   constexpr int64_t kInL1 = 512;  // 32 KiB of weights
-  const int64_t step = p.num_rows <= IntVec::kRowsMax ? p.kp : kInL1;
+  const int64_t step = p.num_rows <= IntVec::kOnePassRows ? p.kp : kInL1;
   for (int64_t begin = 0; begin < p.kp; begin += step) {
     const int64_t end = least(begin + step, p.kp);
-    for_row_groups<IntVec::kRowsMax>(p.num_rows, [&]<int kRows>(int64_t row) {
+    for_row_groups<IntVec::kRowsMax>(p.num_rows, [&]<int kRows>(const Pass& pass) {
       constexpr int kCount = int_vectors<kRows>();
       for (int first = 0; first < kIntVecs; first += kCount)
-        int8_block<kRows, kCount>(p, row, first, begin, end);
+        int8_block<kRows, kCount>(p, turn_of(pass, first, kCount), first, begin, end);
     });
   }
 }
@@ -136,7 +149,9 @@ inline void int4_group(const std::byte* const* x,
 }
 
 template <int kRows, int kCount>
-inline void int4_block(const PanelProduct& p, int64_t row, int first, int64_t begin, int64_t end) {
+inline void int4_block(
+    const PanelProduct& p, const Pass& pass, int first, int64_t begin, int64_t end) {
+  const int64_t row = pass.first_row;
   IntVec::F totals[kCount][kRows];
   float* out = p.out + row * p.out_stride + first * IntVec::kLanes;
 #pragma unroll
@@ -147,7 +162,12 @@ inline void int4_block(const PanelProduct& p, int64_t row, int first, int64_t be
                                 : IntVec::load_f32(out + r * p.out_stride + v * IntVec::kLanes);
     }
   }
+  const int64_t first_group = begin / kInt4Group;
+  const Prefetch prefetch =
+      prefetch_for(pass, p.panel + first_group * kInt4GroupBytes,
+                   (end - begin) / kInt4Group * kInt4GroupBytes, kInt4GroupBytes);
   for (int64_t k = begin; k < end; k += kInt4Group) {
+    prefetch(k / kInt4Group - first_group);
     const std::byte* group = p.panel + k / kInt4Group * kInt4GroupBytes;
     const std::byte* x[kRows];
     const int32_t* group_sums[kRows];
@@ -177,13 +197,14 @@ inline void int4_block(const PanelProduct& p, int64_t row, int first, int64_t be
 
 inline void multiply_int4(const PanelProduct& p) {
   constexpr int64_t kInL1 = 32 * kInt4Group;  // 36 KiB of weights
-  const int64_t step = p.num_rows <= IntVec::kInt4RowsMax ? p.kp : kInL1;
+  const bool one_pass = p.num_rows <= IntVec::kInt4RowsMax && kIntVecs == IntVec::kInt4Vectors;
+  const int64_t step = one_pass ? p.kp : kInL1;
   for (int64_t begin = 0; begin < p.kp; begin += step) {
     const int64_t end = least(begin + step, p.kp);
-    for_row_groups<IntVec::kInt4RowsMax>(p.num_rows, [&]<int kRows>(int64_t row) {
+    for_row_groups<IntVec::kInt4RowsMax>(p.num_rows, [&]<int kRows>(const Pass& pass) {
       constexpr int kCount = kIntVecs < IntVec::kInt4Vectors ? kIntVecs : IntVec::kInt4Vectors;
       for (int first = 0; first < kIntVecs; first += kCount)
-        int4_block<kRows, kCount>(p, row, first, begin, end);
+        int4_block<kRows, kCount>(p, turn_of(pass, first, kCount), first, begin, end);
     });
   }
 }

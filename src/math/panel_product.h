@@ -32,6 +32,10 @@ struct PanelProduct {
 PanelProduct product_of(const PackedMatrix& w, const Rows& x);
 void set_panel(PanelProduct& product, const PackedMatrix& w, int64_t panel);
 
+// Rows that one pass over the panels serves: as many as stay in L2 beside a panel.
+inline constexpr int64_t kRowBlockMax = 256;
+int64_t rows_per_block(const Rows& x);
+
 // Rows in the form that a level reads, kept from panel to panel. One per thread.
 class PreparedRows {
  public:

@@ -16,6 +16,7 @@ struct Vec {
   static constexpr int kLanes = 8;
   static constexpr int kRegisters = 16;
   static constexpr int kRowsMax = 4;
+  static constexpr int kOnePassRows = 1;  // rows that keep sums of all columns in registers
 
   static F zero() { return _mm256_setzero_ps(); }
 
@@ -105,6 +106,7 @@ struct IntVec {
   static constexpr int kLanes = 8;
   static constexpr int kRegisters = 16;
   static constexpr int kRowsMax = 4;
+  static constexpr int kOnePassRows = 0;
   static constexpr int kWeightRegisters = 2;
   static constexpr int kInt4RowsMax = 2;
   static constexpr int kInt4Vectors = 2;

@@ -16,6 +16,7 @@ struct Vec {
   static constexpr int kLanes = 16;
   static constexpr int kRegisters = 32;
   static constexpr int kRowsMax = 6;
+  static constexpr int kOnePassRows = 6;  // rows that keep sums of all columns in registers
 
   static F zero() { return _mm512_setzero_ps(); }
 
@@ -102,6 +103,7 @@ struct IntVec {
   static constexpr int kLanes = 16;
   static constexpr int kRegisters = 32;
   static constexpr int kRowsMax = 6;
+  static constexpr int kOnePassRows = 6;
   static constexpr int kWeightRegisters = 1;
   static constexpr int kInt4RowsMax = 4;
   static constexpr int kInt4Vectors = 4;

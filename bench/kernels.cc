@@ -1,0 +1,281 @@
+// How near the kernels come to the machine: memory for few rows, arithmetic for many.
+//
+//   kernels_bench [--isa LEVEL] [--threads N] [--rounds N] [--only TEXT] [--hidden N] [--inner N]
+//
+// Prints JSON. Cases whose name does not contain TEXT are left out, calibration is always there.
+#include "base/matrix.h"
+#include "base/thread_pool.h"
+#include "math/ffn.h"
+#include "math/gemm.h"
+#include "onednn.h"
+#include "peaks.h"
+#include "rounds.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+
+namespace wideep::bench {
+namespace {
+
+using namespace math;
+
+struct Options {
+  Isa isa = detect_isa();
+  int threads = 2;
+  int rounds = 9;
+  std::string only;
+  int64_t hidden = 2048;
+  int64_t inner = 1024;
+  int64_t weight_mib = 1536;  // distinct weights of a case, well above a shared last-level cache
+};
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string flag = argv[i];
+    const char* value = argv[i + 1];
+    if (flag == "--isa") options.isa = parse_isa(value).value_or(detect_isa());
+    if (flag == "--threads") options.threads = std::atoi(value);
+    if (flag == "--rounds") options.rounds = std::atoi(value);
+    if (flag == "--only") options.only = value;
+    if (flag == "--hidden") options.hidden = std::atoll(value);
+    if (flag == "--inner") options.inner = std::atoll(value);
+    if (flag == "--weight-mib") options.weight_mib = std::atoll(value);
+  }
+  return options;
+}
+
+// Weights whose bytes are valid in every format (bf16 0.0115, e4m3 1.5, nibbles 12 and 3) and all
+// distinct memory. Values do not change the speed.
+class Weights {
+ public:
+  explicit Weights(int64_t bytes) : storage_(static_cast<size_t>(bytes)) {
+    std::memset(storage_.data(), 0x3C, storage_.size());
+  }
+
+  std::span<const std::byte> at(int64_t offset, int64_t bytes) const {
+    return storage_.bytes().subspan(static_cast<size_t>(offset), static_cast<size_t>(bytes));
+  }
+
+  int64_t size() const { return static_cast<int64_t>(storage_.size()); }
+
+ private:
+  AlignedBuffer storage_;
+};
+
+class Bench {
+ public:
+  explicit Bench(Options options)
+      : options_(std::move(options)),
+        table_(kernels(options_.isa)),
+        pool_({.num_threads = options_.threads, .spin = std::chrono::microseconds(200)}),
+        weights_(options_.weight_mib << 20) {}
+
+  void add_calibration();
+  void add_moe(WeightFormat format, int64_t rows_per_expert, int64_t experts);
+  void add_single(int64_t m, int64_t n, int64_t k);
+
+  std::string run() {
+    run_rounds(cases_, options_.rounds);
+    return to_json(cases_, fmt::format("{} threads, {}, hidden {}, inner {}, {} MiB of weights",
+                                       options_.threads, name(options_.isa), options_.hidden,
+                                       options_.inner, options_.weight_mib));
+  }
+
+  bool wants(const std::string& case_name) const {
+    return case_name.find(options_.only) != std::string::npos;
+  }
+
+ private:
+  void add_peak(const std::string& what, double (*burst)());
+
+  Options options_;
+  const Kernels& table_;
+  ThreadPool pool_;
+  Weights weights_;
+  std::vector<Case> cases_;
+};
+
+// Sums all weights: the most that memory gives to plain reads.
+void Bench::add_calibration() {
+  constexpr int64_t kChunk = 1 << 20;
+  const auto read = [this](ThreadPool* pool) {
+    const int64_t chunks = std::min<int64_t>(weights_.size(), int64_t{512} << 20) / kChunk;
+    static int64_t base = 0;
+    base = (base + chunks) % (weights_.size() / kChunk - chunks + 1);
+    const auto body = [&](int64_t chunk, int) {
+      const auto bytes = weights_.at((base + chunk) * kChunk, kChunk);
+      uint64_t sum[8] = {};
+      const auto* words = reinterpret_cast<const uint64_t*>(bytes.data());
+      for (size_t i = 0; i < bytes.size() / 8; i += 8) {
+        for (size_t j = 0; j < 8; ++j)
+          sum[j] += words[i + j];
+      }
+      for (const uint64_t value : sum)
+        asm volatile("" ::"r"(value));
+    };
+    if (pool != nullptr) {
+      pool->for_each(chunks, body);
+    } else {
+      for (int64_t chunk = 0; chunk < chunks; ++chunk)
+        body(chunk, 0);
+    }
+  };
+  const auto bytes = static_cast<double>(std::min<int64_t>(weights_.size(), int64_t{512} << 20));
+  cases_.push_back(
+      {.name = "read 1 thread", .work = bytes, .unit = "GB/s", .run = [read] { read(nullptr); }});
+  cases_.push_back(
+      {.name = "read", .work = bytes, .unit = "GB/s", .run = [this, read] { read(&pool_); }});
+  const Peaks all = peaks(options_.isa);
+  add_peak("bf16 peak", all.bf16);
+  add_peak("int8 peak", all.int8);
+}
+
+void Bench::add_peak(const std::string& what, double (*burst)()) {
+  const double work = burst();
+  cases_.push_back({.name = what + " 1 thread",
+                    .work = work,
+                    .unit = "GOPS",
+                    .least_seconds = 0.02,
+                    .run = [burst] { burst(); }});
+  cases_.push_back({.name = what,
+                    .work = work * 16 * pool_.num_threads(),
+                    .unit = "GOPS",
+                    .least_seconds = 0.02,
+                    .run = [this, burst] {
+                      pool_.run([&](int) {
+                        for (int i = 0; i < 16; ++i)
+                          burst();
+                      });
+                    }});
+}
+
+// One MoE layer, other experts at each run.
+struct MoeLayer {
+  std::vector<FfnWeights> experts;
+  RowBuffer in;
+  Matrix<float> out;
+  std::vector<std::byte*> out_rows;
+  std::vector<FfnGroup> groups;
+  std::unique_ptr<Ffn> ffn;
+  size_t next = 0;
+
+  void run(int64_t active) {
+    for (int64_t g = 0; g < active; ++g)
+      groups[static_cast<size_t>(g)].weights = &experts[next++ % experts.size()];
+    ffn->forward(groups);
+  }
+};
+
+void Bench::add_moe(WeightFormat format, int64_t rows_per_expert, int64_t active) {
+  const std::string label =
+      fmt::format("moe {} {} experts x {} rows", name(format), active, rows_per_expert);
+  if (!wants(label)) return;
+  auto layer = std::make_shared<MoeLayer>();
+  const int64_t up_bytes = packed_gate_up_bytes(format, options_.inner, options_.hidden);
+  const int64_t down_bytes = packed_bytes(format, options_.hidden, options_.inner);
+  for (int64_t at = 0; at + up_bytes + down_bytes <= weights_.size(); at += up_bytes + down_bytes) {
+    layer->experts.push_back({.gate_up = {.format = format,
+                                          .n = 2 * options_.inner,
+                                          .k = options_.hidden,
+                                          .bytes = weights_.at(at, up_bytes)},
+                              .down = {.format = format,
+                                       .n = options_.hidden,
+                                       .k = options_.inner,
+                                       .bytes = weights_.at(at + up_bytes, down_bytes)}});
+  }
+  const int64_t rows = rows_per_expert * active;
+  Matrix<float> x(rows, options_.hidden);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (float& value : x.row(r))
+      value = 0.001F;
+  }
+  layer->in = RowBuffer(input_format(format, Precision::kMixed), rows, options_.hidden);
+  const Rows encoded = layer->in.encode(table_, x.view());
+  layer->out = Matrix<float>(rows, options_.hidden);
+  for (int64_t r = 0; r < rows; ++r)
+    layer->out_rows.push_back(reinterpret_cast<std::byte*>(layer->out.row(r).data()));
+  for (int64_t g = 0; g < active; ++g) {
+    layer->groups.push_back({.in = encoded.slice(g * rows_per_expert, rows_per_expert).pointers,
+                             .out = std::span(layer->out_rows)
+                                        .subspan(static_cast<size_t>(g * rows_per_expert),
+                                                 static_cast<size_t>(rows_per_expert))});
+  }
+  layer->ffn = std::make_unique<Ffn>(pool_, table_, RowFormat::kF32, rows, options_.inner);
+  const bool whole = format == WeightFormat::kInt8 || format == WeightFormat::kInt4;
+  const bool few = rows_per_expert <= 8;
+  const auto params = static_cast<double>(3 * options_.hidden * options_.inner);
+  const double bytes = static_cast<double>((up_bytes + down_bytes) * active);
+  const double operations = 2 * params * static_cast<double>(rows);
+  cases_.push_back({.name = label,
+                    .work = few ? bytes : operations,
+                    .unit = few ? "GB/s" : "GOPS",
+                    .yardstick = few     ? "read"
+                                 : whole ? "int8 peak"
+                                         : "bf16 peak",
+                    .least_seconds = 0.03,
+                    .run = [layer, active] { layer->run(active); }});
+}
+
+void Bench::add_single(int64_t m, int64_t n, int64_t k) {
+  const std::string label = fmt::format("single bf16 m {} n {} k {}", m, n, k);
+  if (!wants(label)) return;
+  const int copies = static_cast<int>(std::min<int64_t>(256, (int64_t{512} << 20) / (n * k * 2)));
+  const double operations = 2.0 * static_cast<double>(m * n * k);
+  const std::string rival = "onednn " + label;
+  std::string yardstick = "bf16 peak 1 thread";
+  if (auto product = onednn_product(m, n, k, copies)) {
+    cases_.push_back({.name = rival,
+                      .work = operations,
+                      .unit = "GFLOPS",
+                      .yardstick = "bf16 peak 1 thread",
+                      .least_seconds = 0.02,
+                      .run = std::move(product)});
+    yardstick = rival;
+  }
+  auto in = std::make_shared<RowBuffer>(RowFormat::kBf16, m, k);
+  auto out = std::make_shared<Matrix<float>>(m, n);
+  const Rows rows = in->encode(table_, Matrix<float>(m, k).view());
+  auto next = std::make_shared<int64_t>(0);
+  const int64_t bytes = packed_bytes(WeightFormat::kBf16, n, k);
+  cases_.push_back({.name = label,
+                    .work = operations,
+                    .unit = "GFLOPS",
+                    .yardstick = yardstick,
+                    .least_seconds = 0.02,
+                    .run = [=, this, keep = in] {
+                      const PackedMatrix w{.format = WeightFormat::kBf16,
+                                           .n = n,
+                                           .k = k,
+                                           .bytes = weights_.at(*next * bytes, bytes)};
+                      *next = (*next + 1) % copies;
+                      gemm(table_, w, rows, {.begin = 0, .end = w.num_panels()}, out->view());
+                    }});
+}
+
+}  // namespace
+}  // namespace wideep::bench
+
+int main(int argc, char** argv) {
+  using namespace wideep::bench;
+  const Options options = parse(argc, argv);
+  onednn_cap(std::string(name(options.isa)).c_str());
+  Bench bench(options);
+  bench.add_calibration();
+  for (const WeightFormat format :
+       {WeightFormat::kBf16, WeightFormat::kFp8, WeightFormat::kInt8, WeightFormat::kInt4}) {
+    for (const auto& [rows, active] :
+         {std::pair<int64_t, int64_t>{1, 8}, {2, 32}, {4, 32}, {8, 32}, {16, 32}, {64, 32}})
+      bench.add_moe(format, rows, active);
+  }
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1408, 2048}, {2048, 7168}}) {
+    for (const int64_t m : {1, 4, 16, 64, 512})
+      bench.add_single(m, n, k);
+  }
+  fmt::print("{}", bench.run());
+}

@@ -1,0 +1,16 @@
+// oneDNN's bf16 matrix product with weights in the layout it likes best: the yardstick for single
+// products, one thread. Without the library nothing is made.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace wideep::bench {
+
+// Each call multiplies m rows by the next of `copies` weight matrices [n, k]. Empty if oneDNN is
+// missing. `isa`: "avx2", "avx512", "avx512bf16", "amx" caps what it may use (first call decides).
+std::function<void()> onednn_product(int64_t m, int64_t n, int64_t k, int copies);
+void onednn_cap(const char* isa);
+
+}  // namespace wideep::bench
