@@ -96,7 +96,11 @@ Status EngineImpl::step(ep::AllToAll& all_to_all) {
 
 Status EngineImpl::run_step(ep::AllToAll& all_to_all) {
   drain_inbox();
-  WD_ASSIGN_OR_RETURN(const ep::StepProgram program, all_to_all.begin_step(scheduler_.wish()));
+  const ep::StepWish wish = scheduler_.wish(rows_expected_);
+  WD_ASSIGN_OR_RETURN(const ep::StepProgram program, all_to_all.begin_step(wish));
+  // The next step has room for what was announced for it, a first step for all that is possible.
+  rows_expected_ = program.anyone_has_work ? std::min(wish.num_tokens, all_to_all.tokens_max())
+                                           : all_to_all.tokens_max();
   is_active_ = program.anyone_has_work || !scheduler_.empty();
   if (!program.anyone_has_work) return {};
 

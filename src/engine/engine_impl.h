@@ -10,6 +10,7 @@
 #include "model/batch.h"
 
 #include <atomic>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -65,6 +66,8 @@ class EngineImpl : public Engine {
   Sampler sampler_;
   std::unordered_map<SequenceId, std::unique_ptr<Generation>> generations_;  // all that live
   model::Batch batch_;
+  int64_t rows_expected_ =
+      std::numeric_limits<int64_t>::max();  // room of the coming step, at least
 
   Inbox inbox_;
   std::atomic<int64_t> next_id_{1};

@@ -287,6 +287,20 @@ TEST(Engine, BringsNoMoreThanTheFirstProgramHasRoomFor) {
   EXPECT_EQ(test.model.num_rows, 5);
 }
 
+// A program has room for what was announced only: a prompt that comes while others decode must be
+// announced at once, not trickle in one row at a time.
+TEST(Engine, AnnouncesAPromptThatArrivesBesideDecodes) {
+  TestEngine test;
+  test.submit(sampled_request(1, 10, 100));
+  for (int i = 0; i < 5; ++i)
+    ASSERT_TRUE(test.engine->step(test.all_to_all));
+  Outcome& late = test.submit(sampled_request(2, 50, 5));
+  int num_steps = 0;
+  for (; late.tokens.empty(); ++num_steps)
+    ASSERT_TRUE(test.engine->step(test.all_to_all));
+  EXPECT_LE(num_steps, 2);
+}
+
 TEST(Engine, EndsEverythingWhenTheGroupIsLost) {
   TestEngine test;
   Outcome& running = test.submit(sampled_request(1, 10, 50));

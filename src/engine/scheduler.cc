@@ -74,10 +74,10 @@ void Scheduler::commit(const StepPlan& plan) {
   }
 }
 
-// If everything pending fits into the coming step, each sequence that runs then decodes. Waiting
-// sequences count as far as they are likely to be admitted, the first one always: were its rows
-// never announced, there might never be room for them.
-ep::StepWish Scheduler::wish() const {
+// What does not fit into the coming step is left over; all others decode then. Waiting sequences
+// count as far as they are likely to be admitted, the first one always: were its rows never
+// announced, there might never be room for them.
+ep::StepWish Scheduler::wish(int64_t rows_now) const {
   int64_t num_sequences = num_running();
   int64_t num_pending = 0;
   for (const Sequence* sequence : running_)
@@ -91,7 +91,8 @@ ep::StepWish Scheduler::wish() const {
     num_pending += sequence->num_pending();
     if (num_pending >= 2 * options_.max_num_batched_tokens) break;
   }
-  const int64_t left_over = std::max<int64_t>(0, num_pending - options_.max_num_batched_tokens);
+  rows_now = std::min(rows_now, options_.max_num_batched_tokens);
+  const int64_t left_over = std::max<int64_t>(0, num_pending - rows_now);
   return {.num_tokens = std::min(num_sequences + left_over, options_.max_num_batched_tokens),
           .has_work = !sequences_.empty()};
 }

@@ -82,8 +82,8 @@ class Scheduler {
   // The step has been computed: its rows are in the cache.
   void commit(const StepPlan& plan);
 
-  // What the step after the coming one may bring.
-  ep::StepWish wish() const;
+  // What the step after the coming one may bring, if the coming one has room for `rows_now`.
+  ep::StepWish wish(int64_t rows_now) const;
 
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
 

@@ -242,14 +242,15 @@ TEST(Scheduler, LetsNobodyWaitForALoaderOfLowerPriority) {
 
 TEST(Scheduler, AnnouncesWhatItWillBringNext) {
   Bench bench(100, {.max_num_seqs = 4, .max_num_batched_tokens = 16});
-  EXPECT_FALSE(bench.scheduler.wish().has_work);
-  EXPECT_EQ(bench.scheduler.wish().num_tokens, 0);
+  EXPECT_FALSE(bench.scheduler.wish(kRowsMax).has_work);
+  EXPECT_EQ(bench.scheduler.wish(kRowsMax).num_tokens, 0);
   bench.add({.prompt = 12});
-  EXPECT_EQ(bench.scheduler.wish().num_tokens, 1);  // after the coming step it decodes
+  EXPECT_EQ(bench.scheduler.wish(kRowsMax).num_tokens, 1);  // after the coming step it decodes
+  EXPECT_EQ(bench.scheduler.wish(2).num_tokens, 11);        // most of it is left over
   bench.add({.prompt = 12});
-  EXPECT_EQ(bench.scheduler.wish().num_tokens, 10);  // two decodes, at most 8 left over
+  EXPECT_EQ(bench.scheduler.wish(kRowsMax).num_tokens, 10);  // two decodes, at most 8 left over
   bench.add({.prompt = 1000});
-  EXPECT_EQ(bench.scheduler.wish().num_tokens, 16);
+  EXPECT_EQ(bench.scheduler.wish(kRowsMax).num_tokens, 16);
 }
 
 // Random loads on caches that are far too small: everything finishes, in bounded time, nobody is
@@ -280,7 +281,7 @@ TEST(Scheduler, FinishesEverythingHoweverSmallTheCache) {
         num_tokens += prompt + max_tokens;
         --left;
       }
-      const int64_t next = bench.scheduler.wish().num_tokens;
+      const int64_t next = bench.scheduler.wish(announced).num_tokens;
       bench.step(announced);
       announced = next;
       ASSERT_LT(num_steps, 100 + 20 * num_tokens);
