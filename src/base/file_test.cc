@@ -1,6 +1,8 @@
 #include "base/file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <array>
 
@@ -27,6 +29,14 @@ TEST(File, SaysWhatIsMissingOrTooLarge) {
   std::array<std::byte, 3> part;
   EXPECT_EQ(File::open(path)->read_at(3, part).error().code, ErrorCode::kDataLoss);
   EXPECT_EQ(write_file("/nonexistent/x", "").error().code, ErrorCode::kUnavailable);
+}
+
+TEST(File, RefusesAPipeInsteadOfWaitingForAWriter) {
+  const std::string path = testing::TempDir() + "/file_test.pipe";
+  ::unlink(path.c_str());
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  EXPECT_EQ(File::open(path).error().code, ErrorCode::kUnavailable);
+  ::unlink(path.c_str());
 }
 
 }  // namespace

@@ -120,7 +120,8 @@ class GoldenCheck {
 
  private:
   Track start(size_t prompt) const;
-  Status feed(std::span<Track* const> tracks, int64_t count);
+  using Then = GoldenRunner::Then;
+  Status feed(std::span<Track* const> tracks, int64_t count, Then then = Then::kForward);
   Status feed_prompt(Track& track);
   Status decode(std::span<Track* const> tracks);
 
@@ -164,7 +165,7 @@ Track GoldenCheck::start(size_t prompt) const {
 }
 
 // The next `count` tokens (or what is left) of every track in one forward.
-Status GoldenCheck::feed(std::span<Track* const> tracks, int64_t count) {
+Status GoldenCheck::feed(std::span<Track* const> tracks, int64_t count, Then then) {
   std::vector<GoldenRunner::Feed> feeds;
   std::vector<Gatherer::Part> parts;
   int64_t row = 0;
@@ -178,7 +179,7 @@ Status GoldenCheck::feed(std::span<Track* const> tracks, int64_t count) {
   }
   if (feeds.empty()) return {};
   gatherer_.set_parts(std::move(parts));
-  WD_ASSIGN_OR_RETURN(const MatrixView<const float> logits, runner_.forward(feeds));
+  WD_ASSIGN_OR_RETURN(const MatrixView<const float> logits, runner_.forward(feeds, then));
   gatherer_.observe("logits", logits);
   return {};
 }
@@ -280,7 +281,7 @@ Status GoldenCheck::drafted() {
     next.push_back(golden.greedy.back());
     while (track.sequence.length < static_cast<int64_t>(track.tokens.size())) {
       const auto begin = static_cast<size_t>(track.sequence.length);
-      WD_TRY(feed(std::span(&one, 1), options_.chunk));
+      WD_TRY(feed(std::span(&one, 1), options_.chunk, Then::kDraft));
       const size_t count = static_cast<size_t>(track.sequence.length) - begin;
       WD_ASSIGN_OR_RETURN(const MatrixView<const float> logits,
                           runner_.draft(std::span(next).subspan(begin, count)));

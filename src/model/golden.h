@@ -48,7 +48,8 @@ struct GoldenReport {
 };
 
 // `folder` has expected/golden.safetensors; `model` was loaded from it with blocks of
-// `block_tokens`. Every forward is preceded by a begin_step.
+// `block_tokens`. In a group one rank calls this and then follow_golden (golden_run.h), the others
+// follow_golden.
 Result<GoldenReport> check_golden(const std::string& folder,
                                   Model& model,
                                   ep::AllToAll& all_to_all,

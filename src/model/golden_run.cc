@@ -14,7 +14,14 @@ std::byte* GoldenRunner::new_block() {
   return memory_.back().data();
 }
 
-Result<MatrixView<const float>> GoldenRunner::forward(std::span<const Feed> feeds) {
+Status GoldenRunner::begin_step(Then then) {
+  WD_TRY(all_to_all_.begin_step({.num_tokens = all_to_all_.tokens_max(),
+                                 .has_work = true,
+                                 .draft_depth = then == Then::kDraft ? 1 : 0}));
+  return {};
+}
+
+Result<MatrixView<const float>> GoldenRunner::forward(std::span<const Feed> feeds, Then then) {
   const int64_t block_tokens = layout_.groups.front().block_tokens;
   batch_.clear();
   for (const Feed& feed : feeds) {
@@ -31,7 +38,7 @@ Result<MatrixView<const float>> GoldenRunner::forward(std::span<const Feed> feed
     for (int64_t i = 0; i < count; ++i)
       batch_.logit_rows.push_back(first_row + i);
   }
-  WD_TRY(all_to_all_.begin_step({.num_tokens = all_to_all_.tokens_max(), .has_work = true}));
+  WD_TRY(begin_step(then));
   WD_ASSIGN_OR_RETURN(const MatrixView<const float> logits, model_.forward(batch_, all_to_all_));
   for (const Feed& feed : feeds)
     feed.sequence->length += static_cast<int64_t>(feed.tokens.size());
@@ -41,6 +48,7 @@ Result<MatrixView<const float>> GoldenRunner::forward(std::span<const Feed> feed
 Result<MatrixView<const float>> GoldenRunner::draft(std::span<const TokenId> next) {
   WD_CHECK(static_cast<int64_t>(next.size()) == batch_.num_rows());
   std::ranges::copy(next, batch_.tokens.begin());
+  WD_TRY(begin_step(Then::kForward));
   return model_.draft(batch_, all_to_all_);
 }
 
@@ -49,7 +57,11 @@ Status follow_golden(Model& model, ep::AllToAll& all_to_all) {
   while (true) {
     WD_ASSIGN_OR_RETURN(const ep::StepProgram program, all_to_all.begin_step({}));
     if (!program.anyone_has_work) return {};
-    WD_TRY(model.forward(empty, all_to_all));
+    if (program.draft_depth > 0) {
+      WD_TRY(model.draft(empty, all_to_all));
+    } else {
+      WD_TRY(model.forward(empty, all_to_all));
+    }
   }
 }
 

@@ -31,14 +31,19 @@ class GoldenRunner {
     std::span<const TokenId> tokens;
   };
 
+  // What the next call will be: the ranks of a group agree on a step while the one before it runs.
+  enum class Then : uint8_t { kForward, kDraft };
+
   // One forward over all feeds, in order; each sequence grows by its tokens. Logits of every row
   // [sum of tokens, vocab], valid until the next call.
-  Result<MatrixView<const float>> forward(std::span<const Feed> feeds);
-  // The draft layer on the rows of the last forward; `next` has one token for each.
+  Result<MatrixView<const float>> forward(std::span<const Feed> feeds, Then then = Then::kForward);
+  // The draft layer on the rows of the last forward; `next` has one token for each. A step of its
+  // own.
   Result<MatrixView<const float>> draft(std::span<const TokenId> next);
 
  private:
   std::byte* new_block();
+  Status begin_step(Then then);
 
   Model& model_;
   ep::AllToAll& all_to_all_;
@@ -47,7 +52,8 @@ class GoldenRunner {
   Batch batch_;
 };
 
-// Takes part in the forwards of another rank's GoldenRunner, with no rows, until it is done.
+// Takes part in the steps of other ranks' GoldenRunners, with no rows, until no rank has any left.
+// Whoever drove a runner in a group calls it at the end.
 Status follow_golden(Model& model, ep::AllToAll& all_to_all);
 
 }  // namespace wideep::model

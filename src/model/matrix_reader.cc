@@ -108,10 +108,10 @@ Status MatrixReader::read_scales(const TensorSource& source, RowRange rows) {
   }
   for (int64_t i = 0; i < count; ++i) {
     const float scale = scales_[static_cast<size_t>(i)];
-    if (std::isfinite(scale) && scale >= 0) continue;
+    // A NaN fails both; so does a scale that would take the largest code to infinity.
+    if (std::isfinite(scale * math::kFp8Max) && scale >= 0) continue;
     return invalid_argument(
-        "{}: tensor '{}': the scale at [{}, {}] is {}, not a finite number "
-        ">= 0",
+        "{}: tensor '{}': the scale at [{}, {}] is {}, not a number >= 0 that leaves values finite",
         ref.file->name(), ref.entry->name, first + i / per_row, i % per_row, scale);
   }
   return {};
