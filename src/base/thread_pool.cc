@@ -31,6 +31,7 @@ ThreadPool::ThreadPool(ThreadPoolOptions options)
     if (static_cast<size_t>(thread) < cpus.size())
       pin_current_thread(cpus[static_cast<size_t>(thread)]);
   };
+  pthread_getaffinity_np(pthread_self(), sizeof caller_cpus_, &caller_cpus_);
   pin(0);
   for (int thread = 1; thread < num_threads_; ++thread) {
     threads_.emplace_back([this, thread, pin] {
@@ -46,6 +47,7 @@ ThreadPool::~ThreadPool() {
   ticket_.notify_all();
   for (std::thread& thread : threads_)
     thread.join();
+  pthread_setaffinity_np(pthread_self(), sizeof caller_cpus_, &caller_cpus_);
 }
 
 void ThreadPool::run(FunctionRef<void(int)> body) {

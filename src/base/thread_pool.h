@@ -2,12 +2,16 @@
 // kernel.
 //
 // A pool of N has N - 1 threads of its own; the caller of run() is thread 0. Workers wait by
-// spinning for `spin`, then on a futex; with more ranks than cores set spin to zero. Thread: run()
-// and for_each() are called by one thread at a time, and never from inside themselves.
+// spinning for `spin`, then on a futex; with more ranks than cores set spin to zero (topology.h has
+// the policy). Nothing is allocated after construction. Thread: the pool is created on the thread
+// that calls it, which is pinned too, until the pool is gone; run() and for_each() are called by
+// one thread at a time, and never from inside themselves.
 #pragma once
 
 #include "base/clock.h"
 #include "base/function_ref.h"
+
+#include <sched.h>
 
 #include <atomic>
 #include <chrono>
@@ -47,6 +51,7 @@ class ThreadPool {
   void wait_for_ticket(uint32_t seen);
 
   const int num_threads_;
+  cpu_set_t caller_cpus_{};  // what thread 0 could run on before
   const Duration spin_;
   const FunctionRef<void(int)>* body_ = nullptr;
   alignas(64) std::atomic<uint32_t> ticket_{0};  // bumped when there is a body to run, or to stop

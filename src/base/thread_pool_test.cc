@@ -1,8 +1,35 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <atomic>
+#include <cstdlib>
+#include <new>
+
+// Counts what the whole test program allocates, where no sanitizer does that itself.
+#if !defined(__SANITIZE_ADDRESS__) && !__has_feature(address_sanitizer) && \
+    !__has_feature(thread_sanitizer)
+#define WD_COUNTS_ALLOCATIONS
+
+namespace {
+std::atomic<int64_t> num_allocations{0};
+}  // namespace
+
+void* operator new(size_t bytes) {
+  num_allocations++;
+  if (void* memory = std::aligned_alloc(16, (bytes + 15) / 16 * 16)) return memory;
+  throw std::bad_alloc();
+}
+
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+
+void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
+#endif
 
 namespace wideep {
 namespace {
@@ -32,6 +59,71 @@ TEST(ThreadPool, BarrierSeparatesPhases) {
     ASSERT_EQ(wrong, 0);
   }
 }
+
+// The CPUs that this process may use.
+std::vector<int> allowed_cpus() {
+  cpu_set_t set;
+  sched_getaffinity(0, sizeof set, &set);
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+TEST(ThreadPool, RunsEachThreadOnItsCpuAndGivesTheCallerBack) {
+  const std::vector<int> cpus = allowed_cpus();
+  {
+    ThreadPool pool({.num_threads = static_cast<int>(cpus.size()), .cpus = cpus});
+    std::vector<int> ran_on(cpus.size(), -1);
+    pool.run([&](int thread) { ran_on[static_cast<size_t>(thread)] = sched_getcpu(); });
+    EXPECT_EQ(ran_on, cpus);
+  }
+  EXPECT_EQ(allowed_cpus(), cpus);
+}
+
+TEST(ThreadPool, WakesThreadsThatFellAsleep) {
+  // No spinning: between two runs every worker is on its futex or about to be.
+  ThreadPool pool({.num_threads = 3, .spin = std::chrono::microseconds(0)});
+  int64_t sum = 0;
+  for (int round = 0; round < 300; ++round) {
+    std::atomic<int> ran{0};
+    pool.run([&](int) { ran++; });
+    sum += ran;
+  }
+  EXPECT_EQ(sum, 900);
+}
+
+TEST(ThreadPool, MoreThreadsThanCoresStillMeetAtBarriers) {
+  ThreadPool pool({.num_threads = 9, .spin = std::chrono::microseconds(0)});
+  std::atomic<int> arrived{0};
+  std::atomic<int> wrong{0};
+  pool.run([&](int) {
+    for (int round = 1; round <= 20; ++round) {
+      arrived++;
+      pool.barrier();
+      if (arrived != 9 * round) wrong++;
+      pool.barrier();
+    }
+  });
+  EXPECT_EQ(wrong, 0);
+}
+
+#ifdef WD_COUNTS_ALLOCATIONS
+TEST(ThreadPool, AllocatesNothingWhileItRuns) {
+  for (const auto spin : {std::chrono::microseconds(0), std::chrono::microseconds(50)}) {
+    ThreadPool pool({.num_threads = 3, .spin = spin});
+    std::atomic<int64_t> sum{0};
+    const int64_t before = num_allocations;
+    for (int round = 0; round < 50; ++round) {
+      pool.for_each(20, [&](int64_t item, int) { sum += item; });
+      pool.run([&](int) { pool.barrier(); });
+    }
+    EXPECT_EQ(num_allocations, before);
+    EXPECT_EQ(sum, 50 * 190);
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace wideep

@@ -199,9 +199,9 @@ struct TileAttention {
       return take_rows<false, false>(a, b, to, factors, tile);
     }
     for (int64_t r = 0; r < tile.num_rows; ++r) {
+      float* out = tile.out[static_cast<size_t>(r)] + to.column;
       Shared::take_row(_mm512_load_ps(a + r * 16), _mm512_load_ps(b + r * 16),
-                       to.value_width - to.column, factors, r, to.turn,
-                       tile.out[static_cast<size_t>(r)] + to.column);
+                       {out, to.value_width - to.column, r, factors, to.turn});
     }
   }
 
@@ -212,9 +212,10 @@ struct TileAttention {
                         const Softmax::Factors& factors,
                         RowTile& tile) {
     for (int64_t r = 0; r < tile.num_rows; ++r) {
-      Shared::take_row(_mm512_load_ps(a + r * 16), _mm512_load_ps(b + r * 16), kValueColumns,
-                       factors, r, {.first = kFirst, .last = kLast},
-                       tile.out[static_cast<size_t>(r)] + to.column);
+      float* out = tile.out[static_cast<size_t>(r)] + to.column;
+      const PartitionTurn turn = {.first = kFirst, .last = kLast};
+      Shared::take_row(_mm512_load_ps(a + r * 16), _mm512_load_ps(b + r * 16),
+                       {out, kValueColumns, r, factors, turn});
     }
   }
 

@@ -76,7 +76,7 @@ struct DotAttention {
     }
     for (int64_t r = 0; r < R; ++r) {
       float* out = to.tile.out[static_cast<size_t>(first + r)] + to.column;
-      Shared::take_row(sums[r][0], sums[r][1], to.width, to.factors, first + r, to.turn, out);
+      Shared::take_row(sums[r][0], sums[r][1], {out, to.width, first + r, to.factors, to.turn});
     }
   }
 

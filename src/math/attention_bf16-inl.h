@@ -140,27 +140,24 @@ struct Bf16Attention {
     a = first;
   }
 
-  // Takes the sums of 32 columns of row r into its results.
-  static void take_row(__m512 a,
-                       __m512 b,
-                       int64_t width,
-                       const Softmax::Factors& factors,
-                       int64_t r,
-                       PartitionTurn turn,
-                       float* out) {
+  // Where the sums of a panel go: `width` columns of row r of a tile.
+  struct Destination {
+    float* out;
+    int64_t width;
+    int64_t r;
+    const Softmax::Factors& factors;
+    PartitionTurn turn;
+  };
+
+  static void take_row(__m512 a, __m512 b, const Destination& to) {
     in_order(a, b);
-    take_half(a, width < 16 ? width : 16, factors, r, turn, out);
-    if (width > 16) take_half(b, width < 32 ? width - 16 : 16, factors, r, turn, out + 16);
+    take_half(a, to.width < 16 ? to.width : 16, to.out, to);
+    if (to.width > 16) take_half(b, to.width < 32 ? to.width - 16 : 16, to.out + 16, to);
   }
 
-  static void take_half(__m512 sums,
-                        int64_t width,
-                        const Softmax::Factors& factors,
-                        int64_t r,
-                        PartitionTurn turn,
-                        float* out) {
-    const __m512 before = turn.first ? Simd::zero() : Softmax::load(out, width);
-    Softmax::store(out, Softmax::take_values(sums, before, factors, r, turn), width);
+  static void take_half(__m512 sums, int64_t width, float* out, const Destination& to) {
+    const __m512 before = to.turn.first ? Simd::zero() : Softmax::load(out, width);
+    Softmax::store(out, Softmax::take_values(sums, before, to.factors, to.r, to.turn), width);
   }
 
   // Two vectors of weights as one of bf16 pairs.

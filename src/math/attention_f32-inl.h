@@ -89,24 +89,29 @@ struct F32Attention {
     return n == kLanes ? S::load_bf16(values) : S::load_bf16_first(values, n);
   }
 
-  // The `width` values at `offset_bytes` of the first `count` cached rows of a tile.
+  // Part of a cached row: keys or values of a head.
+  struct Part {
+    int64_t offset_bytes;
+    int64_t width;
+  };
+
+  // That part of the first `count` cached rows of a tile.
   static Rows cached_rows(const AttentionShape& shape,
                           const CachedPartition& cached,
                           int64_t tile,
-                          int64_t offset_bytes,
-                          int64_t width,
+                          Part part,
                           int64_t count,
                           float* widened) {
-    const std::byte* first = cached.tiles[static_cast<size_t>(tile)] + offset_bytes;
+    const std::byte* first = cached.tiles[static_cast<size_t>(tile)] + part.offset_bytes;
     if (shape.format == CacheFormat::kF32)
       return {reinterpret_cast<const float*>(first), cached.token_bytes / 4};
     for (int64_t t = 0; t < count; ++t) {
-      Softmax::for_values(width, [&](int64_t i, int64_t n) {
+      Softmax::for_values(part.width, [&](int64_t i, int64_t n) {
         const Float v = load_cached(shape.format, first + t * cached.token_bytes, i, n);
-        Softmax::store(widened + t * width + i, v, n);
+        Softmax::store(widened + t * part.width + i, v, n);
       });
     }
-    return {widened, width};
+    return {widened, part.width};
   }
 
   // scores[t][16] = keys[t] . queries for `P` positions.
@@ -205,8 +210,8 @@ struct F32Attention {
     const auto num_tiles = static_cast<int64_t>(tiles.size());
     const int64_t any = Softmax::seen_by_any(tiles[tiles.size() - 1]);
     for (int64_t c = 0; c * kAttentionTile < any; ++c) {
-      const Rows keys =
-          cached_rows(shape, cached, c, cached.key_bytes, shape.key_width, kAttentionTile, widened);
+      const Rows keys = cached_rows(shape, cached, c, {cached.key_bytes, shape.key_width},
+                                    kAttentionTile, widened);
       for (int64_t i = 0; i < num_tiles; ++i) {
         float* out = scores + (i * kAttentionPartition + c * kAttentionTile) * kRowTile;
         score_tile(shape, tiles[static_cast<size_t>(i)], keys, out);
@@ -228,7 +233,7 @@ struct F32Attention {
       const int64_t seen = any - c * kAttentionTile;
       const int64_t count = seen < kAttentionTile ? seen : kAttentionTile;
       const Rows values =
-          cached_rows(shape, cached, c, cached.value_bytes, shape.value_width, count, widened);
+          cached_rows(shape, cached, c, {cached.value_bytes, shape.value_width}, count, widened);
       for (int64_t i = 0; i < num_tiles; ++i) {
         const float* weights = scores + (i * kAttentionPartition + c * kAttentionTile) * kRowTile;
         add_tile_values(shape, partials[i], weights, values, c * kAttentionTile);
