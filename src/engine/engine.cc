@@ -38,11 +38,16 @@ int64_t blocks_for(int64_t num_tokens, const EngineOptions& options) {
 
 // As many blocks as asked for; else what fits into the bytes; else into half of the free memory,
 // but no more than all sequences could fill.
+// All of it is touched at start, and several ranks may share the machine: what nobody asked for is
+// modest.
+constexpr int64_t kDefaultKvCacheBytes = int64_t{4} << 30;
+
 int64_t choose_num_blocks(const kv::KvLayout& layout, const EngineOptions& options) {
   if (options.num_kv_blocks > 0) return options.num_kv_blocks;
   const int64_t block_bytes = std::max<int64_t>(1, layout.token_bytes() * options.block_size);
   if (options.kv_cache_bytes > 0) return options.kv_cache_bytes / block_bytes;
-  const auto in_memory = static_cast<int64_t>(available_memory_bytes()) / 2 / block_bytes;
+  const int64_t half_of_free = static_cast<int64_t>(available_memory_bytes()) / 2;
+  const int64_t in_memory = std::min(half_of_free, kDefaultKvCacheBytes) / block_bytes;
   return std::min(in_memory, options.max_num_seqs * blocks_for(options.max_model_len, options));
 }
 

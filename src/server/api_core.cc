@@ -86,7 +86,7 @@ http::ServerOptions ApiServer::Core::http_options() {
 std::optional<http::Response> ApiServer::Core::guard(const http::Request& request) const {
   if (std::ranges::find(kOpenPaths, request.path) != kOpenPaths.end()) return std::nullopt;
   if (request.path == "/metrics" && options_.open_metrics) return std::nullopt;
-  if (options_.keys.allows(request.headers.get("authorization"))) return std::nullopt;
+  if (options_.keys.caller(request.headers)) return std::nullopt;
   return error_response(api::invalid_api_key());
 }
 

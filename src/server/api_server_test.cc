@@ -420,7 +420,7 @@ TEST_F(ApiServerTest, CancelsTheChoicesBeforeOneThatIsRefused) {
 
 TEST_F(ApiServerTest, WantsAKeyForAllButHealth) {
   ApiServerOptions options;
-  options.keys.add("secret");
+  options.keys = *http::ApiKeys::load({"secret"}, "");
   start(std::move(options));
   for (const std::string_view path : {"/v1/models", "/metrics", "/load", "/nothing", "/%76ersion/x",
                                       "//metrics", "/health/../metrics"}) {
@@ -439,7 +439,7 @@ TEST_F(ApiServerTest, WantsAKeyForAllButHealth) {
 
 TEST_F(ApiServerTest, ServesMetricsOnAnAddressOfTheirOwn) {
   ApiServerOptions options;
-  options.keys.add("secret");
+  options.keys = *http::ApiKeys::load({"secret"}, "");
   start(std::move(options));
   address_ = *server_->listen_metrics({"127.0.0.1", 0, {}});
   EXPECT_EQ(get("/metrics").status, 200);

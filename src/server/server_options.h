@@ -4,9 +4,9 @@
 #include "api/requests.h"
 #include "base/clock.h"
 #include "base/result.h"
+#include "http/api_keys.h"
 #include "http/server.h"
 #include "model/config.h"
-#include "server/api_keys.h"
 #include "tokenizer/text_segment.h"
 
 #include <chrono>
@@ -37,7 +37,7 @@ struct ApiServerOptions {
   bool split_reasoning = true;
   api::RequestLimits request_limits;
   http::ServerLimits http_limits;
-  ApiKeys keys;
+  http::ApiKeys keys;
   // Metrics without a key on the main address; they can have an address of their own instead.
   bool open_metrics = false;
   std::chrono::milliseconds ping_interval{15'000};  // comments in silent event streams

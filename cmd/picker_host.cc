@@ -1,0 +1,78 @@
+#include "cmd/picker_host.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/yaml.h"
+
+namespace wideep::cmd {
+namespace {
+
+constexpr const char* kDefaultConfig =
+    "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
+
+// "prefill=10.0.0.1:8000" or "10.0.0.1:8000".
+Result<epp::EndpointSpec> parse_endpoint(const std::string& text) {
+  const size_t equals = text.find('=');
+  const std::string address = equals == std::string::npos ? text : text.substr(equals + 1);
+  epp::EndpointSpec spec{.name = "default/" + address};
+  WD_ASSIGN_OR_RETURN(spec.address, net::parse_address(address));
+  if (equals != std::string::npos)
+    spec.labels[std::string(epp::kRoleLabel)] = text.substr(0, equals);
+  return spec;
+}
+
+}  // namespace
+
+void PickerFlags::declare(OptionSet& options) {
+  options.add(
+      "--config-file", &config_file,
+      {.group = "Picker",
+       .help = "EndpointPickerConfig in YAML; queue, KV use and prefix scorers if there is none.",
+       .value_name = "FILE"});
+  options.add("--config-text", &config_text, {.group = "Picker", .help = "The same, as text."});
+  options.add("--endpoint", &endpoints,
+              {.group = "Picker",
+               .help = "An endpoint, host:port or role=host:port; repeat it. For changing sets use "
+                       "file-discovery in the configuration."});
+  options.add("--refresh-metrics-interval", &refresh_ms,
+              {.group = "Picker",
+               .help = "Milliseconds between scrapes of an endpoint's /metrics.",
+               .value_name = "MS"});
+}
+
+Result<std::unique_ptr<PickerHost>> PickerHost::create(const PickerFlags& flags,
+                                                       net::EventLoop& loop,
+                                                       http::Client& client) {
+  std::string text = flags.config_text.empty() ? kDefaultConfig : flags.config_text;
+  std::string source = "--config-text";
+  if (!flags.config_file.empty()) {
+    WD_ASSIGN_OR_RETURN(text, read_file(flags.config_file, kYamlBytesMax));
+    source = flags.config_file;
+  }
+  auto config = epp::parse_picker_config(text);
+  if (!config) return with_context(config.error(), source);
+  for (const std::string& note : config->notes)
+    log_info("{}: {}", source, note);
+  const auto discovery = config->discovery;
+
+  auto host = std::make_unique<PickerHost>();
+  host->picker_ = std::make_unique<epp::EndpointPicker>(std::move(*config), real_clock());
+  std::vector<epp::EndpointSpec> specs;
+  for (const std::string& endpoint : flags.endpoints) {
+    WD_ASSIGN_OR_RETURN(epp::EndpointSpec spec, parse_endpoint(endpoint));
+    specs.push_back(std::move(spec));
+  }
+  host->picker_->set_endpoints(std::move(specs));
+  if (discovery) {
+    if (!flags.endpoints.empty())
+      return invalid_argument("--endpoint and file-discovery exclude each other");
+    host->discovery_ = std::make_unique<epp::FileDiscovery>(loop, *host->picker_, *discovery);
+    WD_TRY(host->discovery_->load());
+  }
+  host->scraper_ = std::make_unique<epp::Scraper>(
+      loop, client, *host->picker_,
+      epp::ScraperOptions{.interval = std::chrono::milliseconds(flags.refresh_ms)}, real_clock());
+  return host;
+}
+
+}  // namespace wideep::cmd

@@ -1,0 +1,43 @@
+// The picker with its sources, as gateway and epp run it: configuration, discovery, scraping.
+#pragma once
+
+#include "base/options.h"
+#include "base/result.h"
+#include "epp/discovery.h"
+#include "epp/endpoint_picker.h"
+#include "epp/scraper.h"
+#include "http/client.h"
+#include "net/event_loop.h"
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace wideep::cmd {
+
+struct PickerFlags {
+  std::string config_file;
+  std::string config_text;
+  std::vector<std::string> endpoints;  // host:port, or role=host:port
+  int64_t refresh_ms = 50;
+
+  void declare(OptionSet& options);
+};
+
+// Ownership: borrows loop and client. Thread: created while the loop is not running.
+class PickerHost {
+ public:
+  static Result<std::unique_ptr<PickerHost>> create(const PickerFlags& flags,
+                                                    net::EventLoop& loop,
+                                                    http::Client& client);
+
+  epp::EndpointPicker& picker() { return *picker_; }
+
+ private:
+  std::unique_ptr<epp::EndpointPicker> picker_;
+  std::unique_ptr<epp::FileDiscovery> discovery_;
+  std::unique_ptr<epp::Scraper> scraper_;
+};
+
+}  // namespace wideep::cmd
