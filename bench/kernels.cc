@@ -7,8 +7,8 @@
 #include "base/thread_pool.h"
 #include "math/ffn.h"
 #include "math/gemm.h"
+#include "calibration.h"
 #include "onednn.h"
-#include "peaks.h"
 #include "rounds.h"
 
 #include <fmt/format.h>
@@ -92,8 +92,6 @@ class Bench {
   }
 
  private:
-  void add_peak(const std::string& what, double (*burst)());
-
   Options options_;
   const Kernels& table_;
   ThreadPool pool_;
@@ -101,58 +99,8 @@ class Bench {
   std::vector<Case> cases_;
 };
 
-// Sums all weights: the most that memory gives to plain reads.
 void Bench::add_calibration() {
-  constexpr int64_t kChunk = 1 << 20;
-  const auto read = [this](ThreadPool* pool) {
-    const int64_t chunks = std::min<int64_t>(weights_.size(), int64_t{512} << 20) / kChunk;
-    static int64_t base = 0;
-    base = (base + chunks) % (weights_.size() / kChunk - chunks + 1);
-    const auto body = [&](int64_t chunk, int) {
-      const auto bytes = weights_.at((base + chunk) * kChunk, kChunk);
-      uint64_t sum[8] = {};
-      const auto* words = reinterpret_cast<const uint64_t*>(bytes.data());
-      for (size_t i = 0; i < bytes.size() / 8; i += 8) {
-        for (size_t j = 0; j < 8; ++j)
-          sum[j] += words[i + j];
-      }
-      for (const uint64_t value : sum)
-        asm volatile("" ::"r"(value));
-    };
-    if (pool != nullptr) {
-      pool->for_each(chunks, body);
-    } else {
-      for (int64_t chunk = 0; chunk < chunks; ++chunk)
-        body(chunk, 0);
-    }
-  };
-  const auto bytes = static_cast<double>(std::min<int64_t>(weights_.size(), int64_t{512} << 20));
-  cases_.push_back(
-      {.name = "read 1 thread", .work = bytes, .unit = "GB/s", .run = [read] { read(nullptr); }});
-  cases_.push_back(
-      {.name = "read", .work = bytes, .unit = "GB/s", .run = [this, read] { read(&pool_); }});
-  const Peaks all = peaks(options_.isa);
-  add_peak("bf16 peak", all.bf16);
-  add_peak("int8 peak", all.int8);
-}
-
-void Bench::add_peak(const std::string& what, double (*burst)()) {
-  const double work = burst();
-  cases_.push_back({.name = what + " 1 thread",
-                    .work = work,
-                    .unit = "GOPS",
-                    .least_seconds = 0.02,
-                    .run = [burst] { burst(); }});
-  cases_.push_back({.name = what,
-                    .work = work * 16 * pool_.num_threads(),
-                    .unit = "GOPS",
-                    .least_seconds = 0.02,
-                    .run = [this, burst] {
-                      pool_.run([&](int) {
-                        for (int i = 0; i < 16; ++i)
-                          burst();
-                      });
-                    }});
+  bench::add_calibration(cases_, options_.isa, pool_, weights_.at(0, weights_.size()));
 }
 
 // One MoE layer, other experts at each run.

@@ -1,27 +1,27 @@
 #include "rounds.h"
 
-#include "base/clock.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 
 namespace wideep::bench {
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+double now(Timing timing) {
+  timespec time{};
+  clock_gettime(timing == Timing::kWall ? CLOCK_MONOTONIC : CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
-double sample(const Case& c) {
-  const double begin = now();
+double sample(const Case& c, Timing timing, int threads) {
+  const double begin = now(timing);
   double seconds = 0;
   int runs = 0;
   while (seconds < c.least_seconds || runs == 0) {
     c.run();
     ++runs;
-    seconds = now() - begin;
+    seconds = (now(timing) - begin) / (timing == Timing::kCpu ? threads : 1);
   }
   return c.work * runs / seconds / 1e9;
 }
@@ -46,12 +46,12 @@ std::string share_of(const Case& c, const Case& yardstick) {
 
 }  // namespace
 
-void run_rounds(std::vector<Case>& cases, int rounds) {
+void run_rounds(std::vector<Case>& cases, int rounds, Timing timing, int threads) {
   for (const Case& c : cases)
     c.run();
   for (int round = 0; round < rounds; ++round) {
     for (Case& c : cases)
-      c.rates.push_back(sample(c));
+      c.rates.push_back(sample(c, timing, threads));
   }
 }
 

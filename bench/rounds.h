@@ -20,8 +20,16 @@ struct Case {
   std::vector<double> rates;
 };
 
-// Runs every case once to warm up, then `rounds` rounds.
-void run_rounds(std::vector<Case>& cases, int rounds);
+// What counts as time. On a machine that is never quiet the wall clock measures the others; CPU
+// time divided by the threads does not, though it does not see threads that sleep while others
+// work: with one thread the two are the same.
+enum class Timing { kWall, kCpu };
+
+// Runs every case once to warm up, then `rounds` rounds. `threads`: that share kCpu.
+void run_rounds(std::vector<Case>& cases,
+                int rounds,
+                Timing timing = Timing::kWall,
+                int threads = 1);
 
 // One JSON object: rate (median, best), share of the yardstick (median of the rounds' ratios, best
 // rate to best rate).

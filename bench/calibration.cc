@@ -1,0 +1,87 @@
+#include "calibration.h"
+
+#include "peaks.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace wideep::bench {
+namespace {
+
+constexpr int64_t kChunk = 1 << 20;
+constexpr int64_t kWindow = int64_t{512} << 20;  // bytes read by one run
+
+void sum_chunk(std::span<const std::byte> chunk) {
+  uint64_t sum[8] = {};
+  const auto* words = reinterpret_cast<const uint64_t*>(chunk.data());
+  for (size_t i = 0; i < chunk.size() / 8; i += 8) {
+    for (size_t j = 0; j < 8; ++j)
+      sum[j] += words[i + j];
+  }
+  for (const uint64_t value : sum)
+    asm volatile("" ::"r"(value));
+}
+
+// Sums all of a window of the memory, another one at each run.
+void add_read(std::vector<Case>& cases,
+              const std::string& name,
+              ThreadPool* pool,
+              std::span<const std::byte> memory) {
+  const auto size = static_cast<int64_t>(memory.size());
+  const int64_t chunks = std::min(size, kWindow) / kChunk;
+  const auto base = std::make_shared<int64_t>(0);
+  cases.push_back(
+      {.name = name, .work = static_cast<double>(chunks * kChunk), .unit = "GB/s", .run = [=] {
+         *base = (*base + chunks) % (size / kChunk - chunks + 1);
+         const auto body = [&](int64_t chunk, int) {
+           sum_chunk(memory.subspan(static_cast<size_t>((*base + chunk) * kChunk),
+                                    static_cast<size_t>(kChunk)));
+         };
+         if (pool != nullptr) {
+           pool->for_each(chunks, body);
+           return;
+         }
+         for (int64_t chunk = 0; chunk < chunks; ++chunk)
+           body(chunk, 0);
+       }});
+}
+
+void add_peak(std::vector<Case>& cases,
+              const std::string& name,
+              ThreadPool& pool,
+              double (*burst)()) {
+  constexpr int kBursts = 16;
+  const double work = burst();
+  cases.push_back({.name = name + " 1 thread",
+                   .work = work,
+                   .unit = "GOPS",
+                   .least_seconds = 0.02,
+                   .run = [burst] { burst(); }});
+  cases.push_back({.name = name,
+                   .work = work * kBursts * pool.num_threads(),
+                   .unit = "GOPS",
+                   .least_seconds = 0.02,
+                   .run = [&pool, burst] {
+                     pool.run([&](int) {
+                       for (int i = 0; i < kBursts; ++i)
+                         burst();
+                     });
+                   }});
+}
+
+}  // namespace
+
+void add_calibration(std::vector<Case>& cases,
+                     math::Isa isa,
+                     ThreadPool& pool,
+                     std::span<const std::byte> memory) {
+  add_read(cases, "read 1 thread", nullptr, memory);
+  add_read(cases, "read", &pool, memory);
+  const Peaks all = peaks(isa);
+  add_peak(cases, "bf16 peak", pool, all.bf16);
+  add_peak(cases, "int8 peak", pool, all.int8);
+}
+
+}  // namespace wideep::bench
