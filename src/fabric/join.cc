@@ -82,8 +82,10 @@ struct Meeting {
 // Takes one call. Whoever is refused is told why; it may come again.
 Status take_call(Meeting& meeting, UniqueFd socket) {
   WD_TRY(prepare_socket(socket.get(), {}));
-  std::unique_ptr<Stream> stream = plain_stream(std::move(socket));
   const TimePoint deadline = real_clock().now() + kCallerTimeout;
+  WD_ASSIGN_OR_RETURN(
+      std::unique_ptr<Stream> stream,
+      open_stream(std::move(socket), TlsRole::kServer, meeting.options.key, deadline));
   WD_ASSIGN_OR_RETURN(const std::string text, receive_message(*stream, deadline));
   Result<Introduction> caller = parse_introduction(text);
   Status status = caller ? meeting.check(*caller) : std::unexpected(caller.error());
@@ -130,7 +132,8 @@ Result<Membership> follow(const JoinOptions& options, const net::Address& own_ad
   const TimePoint deadline = real_clock().now() + options.timeout;
   WD_ASSIGN_OR_RETURN(UniqueFd socket, connect_tcp(options.leader, deadline));
   WD_TRY(prepare_socket(socket.get(), {.silence_max = options.timeout}));
-  const std::unique_ptr<Stream> stream = plain_stream(std::move(socket));
+  WD_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream,
+                      open_stream(std::move(socket), TlsRole::kClient, options.key, deadline));
   WD_TRY(send_message(*stream, encode(own_introduction(options, own_address)), deadline));
   const Result<std::string> text = receive_message(*stream, deadline);
   if (!text)
@@ -146,7 +149,7 @@ Status check(const JoinOptions& options) {
     return invalid_argument("rank {} of {}", index(options.rank), options.num_ranks);
   const bool stays_here = net::is_loopback({.host = options.host}) &&
                           (options.num_ranks == 1 || net::is_loopback(options.leader));
-  if (!stays_here && !options.insecure)
+  if (!stays_here && !options.key && !options.insecure)
     return invalid_argument(
         "leader {} and host {} are beyond this machine: that needs a key, or insecure",
         options.leader.to_string(), options.host);
@@ -158,6 +161,13 @@ Result<Membership> alone(const JoinOptions& options, const net::Address& own_add
                     .token = random_device_bits(),
                     .node_of = {NodeId{0}},
                     .addresses = {own_address}};
+}
+
+// Bound to this epoch of this group: a key of another opens nothing here.
+std::optional<PresharedKey> link_key(const std::optional<PresharedKey>& key,
+                                     const Membership& membership) {
+  if (!key) return std::nullopt;
+  return key->derive(fmt::format("links {:x} {}", membership.token, membership.epoch));
 }
 
 }  // namespace
@@ -186,7 +196,8 @@ Result<std::unique_ptr<GroupFabric>> join(const JoinOptions& options, ArenaBytes
                                  {.token = membership.token,
                                   .addresses = membership.addresses,
                                   .timeout = options.timeout,
-                                  .tcp = {.silence_max = options.fabric.liveness_deadline}}));
+                                  .tcp = {.silence_max = options.fabric.liveness_deadline},
+                                  .key = link_key(options.key, membership)}));
   return GroupFabric::create(shape, options.rank, std::move(local), std::move(links),
                              options.fabric);
 }

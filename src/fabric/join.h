@@ -7,6 +7,7 @@
 #include "fabric/fabric.h"
 #include "fabric/group_fabric.h"
 #include "fabric/membership.h"
+#include "fabric/tls.h"
 #include "net/address.h"
 
 #include <chrono>
@@ -28,7 +29,8 @@ struct JoinOptions {
   std::string rules;               // what must agree besides: NumericConfig, model; readable
   uint64_t epoch = 1;              // of the leader; the others learn it
   int32_t num_channels = 8;
-  bool insecure = false;  // --insecure: addresses beyond this host without a key
+  std::optional<PresharedKey> key;  // authenticates and encrypts what goes over TCP
+  bool insecure = false;            // --insecure: addresses beyond this host without a key
   Duration timeout = std::chrono::seconds{120};  // for all to come
   GroupFabricOptions fabric;
 };

@@ -94,6 +94,26 @@ TEST(Join, ALostRankOfAnotherNodeIsNamedEverywhere) {
   EXPECT_LT(real_clock().now() - killed, seconds{2});
 }
 
+TEST(Join, AKeyProtectsTheMeetingAndTheLinks) {
+  const net::Address leader = free_address();
+  const auto key = *PresharedKey::from_secret("the secret of this group");
+  Processes processes(5, [&](int32_t rank) -> Status {
+    JoinOptions options = options_for(rank % 4, 4, leader);
+    options.node_id = rank % 2;
+    options.key = key;
+    if (rank == 4) {  // a stranger who plays rank 0's follower
+      options.rank = RankId{1};
+      options.key = *PresharedKey::from_secret("some other secret entirely");
+      const auto refused = meet(options, {.host = "127.0.0.1", .port = 1});
+      return refused ? error(ErrorCode::kDataLoss, "let in") : Status{};
+    }
+    WD_ASSIGN_OR_RETURN(auto fabric, join(options, small_arena));
+    return all_signal(*fabric);
+  });
+  for (const std::string& outcome : processes.outcomes())
+    EXPECT_EQ(outcome, "ok");
+}
+
 TEST(Join, RanksWithOtherRulesAreRefusedWithBothNamed) {
   const net::Address leader = free_address();
   Processes processes(2, [&](int32_t rank) -> Status {

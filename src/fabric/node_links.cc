@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <thread>
 
 namespace wideep::fabric {
 namespace {
@@ -13,10 +14,15 @@ namespace {
 constexpr int kStrangersMax = 64;
 constexpr std::chrono::seconds kGreetingTimeout{5};  // a stranger does not hold up the others
 
-Result<SourceLink> greet_caller(UniqueFd socket, const Greeting& own, const Shape& shape) {
-  std::unique_ptr<Stream> stream = plain_stream(std::move(socket));
+Result<SourceLink> greet_caller(UniqueFd socket,
+                                const Greeting& own,
+                                const Shape& shape,
+                                const std::optional<PresharedKey>& key) {
+  const TimePoint deadline = real_clock().now() + kGreetingTimeout;
+  WD_ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream,
+                      open_stream(std::move(socket), TlsRole::kServer, key, deadline));
   std::array<std::byte, sizeof(Greeting)> bytes;
-  WD_TRY(read_all(*stream, bytes, real_clock().now() + kGreetingTimeout));
+  WD_TRY(read_all(*stream, bytes, deadline));
   WD_ASSIGN_OR_RETURN(const RankId source, parse_greeting(bytes, own, shape.num_ranks()));
   return SourceLink{source, std::move(stream)};
 }
@@ -38,7 +44,7 @@ Status accept_sources(int listener,
       return error(socket.error().code, "links: {} ranks of other nodes, rank {} among them: {}",
                    expected.size(), index(expected.front()), socket.error().message);
     WD_TRY(prepare_socket(socket->get(), options.tcp));
-    Result<SourceLink> link = greet_caller(*std::move(socket), own, shape);
+    Result<SourceLink> link = greet_caller(*std::move(socket), own, shape, options.key);
     if (link && std::erase(expected, link->source) == 1) {
       incoming.push_back(*std::move(link));
       continue;
@@ -47,6 +53,28 @@ Status accept_sources(int listener,
                 link ? std::string("not a rank that should call") : link.error().message);
     if (++strangers > kStrangersMax)
       return error(ErrorCode::kExhausted, "links: more than {} strangers called", kStrangersMax);
+  }
+  return {};
+}
+
+Status connect_nodes(const Shape& shape,
+                     const Greeting& own,
+                     const LinkOptions& options,
+                     std::vector<NodeLink>& outgoing) {
+  const RankId rank{static_cast<int32_t>(own.rank)};
+  const TimePoint deadline = real_clock().now() + options.timeout;
+  for (const std::vector<RankId>& ranks : shape.ranks_by_node()) {
+    if (shape.same_node(ranks.front(), rank)) continue;
+    const RankId door = shape.door(rank, ranks.front());
+    Result<UniqueFd> socket =
+        connect_tcp(options.addresses[static_cast<size_t>(index(door))], deadline);
+    if (!socket) return with_context(socket.error(), fmt::format("links: rank {}", index(door)));
+    WD_TRY(prepare_socket(socket->get(), options.tcp));
+    NodeLink link{.door = door, .ranks = ranks, .stream = nullptr};
+    WD_ASSIGN_OR_RETURN(link.stream,
+                        open_stream(*std::move(socket), TlsRole::kClient, options.key, deadline));
+    WD_TRY(write_all(*link.stream, std::as_bytes(std::span(&own, 1)), deadline));
+    outgoing.push_back(std::move(link));
   }
   return {};
 }
@@ -61,20 +89,15 @@ Result<NodeLinks> link_nodes(const Shape& shape,
     return invalid_argument("links: {} addresses for {} ranks", options.addresses.size(),
                             shape.num_ranks());
   const Greeting greeting{kGreetingMagic, options.token, hash(shape), index(rank)};
-  const TimePoint deadline = real_clock().now() + options.timeout;
   NodeLinks links;
-  for (const std::vector<RankId>& ranks : shape.ranks_by_node()) {
-    if (shape.same_node(ranks.front(), rank)) continue;
-    const RankId door = shape.door(rank, ranks.front());
-    Result<UniqueFd> socket =
-        connect_tcp(options.addresses[static_cast<size_t>(index(door))], deadline);
-    if (!socket) return with_context(socket.error(), fmt::format("links: rank {}", index(door)));
-    WD_TRY(prepare_socket(socket->get(), options.tcp));
-    NodeLink link{.door = door, .ranks = ranks, .stream = plain_stream(*std::move(socket))};
-    WD_TRY(write_all(*link.stream, std::as_bytes(std::span(&greeting, 1)), deadline));
-    links.outgoing.push_back(std::move(link));
-  }
-  WD_TRY(accept_sources(listener, shape, greeting, options, links.incoming));
+  // At the same time: with a key both ends must be at it, and everybody is both.
+  Status connected;
+  std::thread connecting(
+      [&] { connected = connect_nodes(shape, greeting, options, links.outgoing); });
+  const Status accepted = accept_sources(listener, shape, greeting, options, links.incoming);
+  connecting.join();
+  WD_TRY(connected);
+  WD_TRY(accepted);
   return links;
 }
 

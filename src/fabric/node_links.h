@@ -7,9 +7,11 @@
 #include "base/result.h"
 #include "fabric/fabric.h"
 #include "fabric/stream.h"
+#include "fabric/tls.h"
 #include "net/address.h"
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace wideep::fabric {
@@ -35,6 +37,7 @@ struct LinkOptions {
   std::vector<net::Address> addresses;  // [num_ranks], where each listens
   Duration timeout = std::chrono::seconds{30};
   TcpOptions tcp;
+  std::optional<PresharedKey> key;  // encrypts; none: plain
 };
 
 // Connects to all other nodes and takes the calls of those that this rank serves. `listener`
