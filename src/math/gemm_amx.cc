@@ -81,42 +81,36 @@ inline void prefetch_step(const std::byte* w) {
     prefetch_l2(w + offset);
 }
 
-// `steps` steps of 64 bytes of each row (32 bf16 or 64 int8).
-inline void bf16_steps(const std::byte* rows, int64_t height, const std::byte* w, int64_t steps) {
-  for (int64_t s = 0; s < steps; ++s) {
-    prefetch_step(w + (s + 1) * kStepBytes);
-    _tile_loadd(4, rows + s * height * kTileBytes, kTileBytes);
-    _tile_loadd(5, w + s * kStepBytes, kLineBytes);
-    _tile_dpbf16ps(0, 4, 5);
-    _tile_loadd(6, w + s * kStepBytes + 64, kLineBytes);
-    _tile_dpbf16ps(1, 4, 6);
-    _tile_loadd(7, w + s * kStepBytes + 128, kLineBytes);
-    _tile_dpbf16ps(2, 4, 7);
-    _tile_loadd(5, w + s * kStepBytes + 192, kLineBytes);
-    _tile_dpbf16ps(3, 4, 5);
-  }
+// One step: 64 bytes of each row (32 bf16 or 64 int8) x 64 columns.
+inline void bf16_step(const std::byte* rows, const std::byte* w) {
+  _tile_loadd(4, rows, kTileBytes);
+  _tile_loadd(5, w, kLineBytes);
+  _tile_dpbf16ps(0, 4, 5);
+  _tile_loadd(6, w + 64, kLineBytes);
+  _tile_dpbf16ps(1, 4, 6);
+  _tile_loadd(7, w + 128, kLineBytes);
+  _tile_dpbf16ps(2, 4, 7);
+  _tile_loadd(5, w + 192, kLineBytes);
+  _tile_dpbf16ps(3, 4, 5);
 }
 
-inline void int8_steps(const std::byte* rows, int64_t height, const std::byte* w, int64_t steps) {
-  for (int64_t s = 0; s < steps; ++s) {
-    prefetch_step(w + (s + 1) * kStepBytes);
-    _tile_loadd(4, rows + s * height * kTileBytes, kTileBytes);
-    _tile_loadd(5, w + s * kStepBytes, kLineBytes);
-    _tile_dpbsud(0, 4, 5);
-    _tile_loadd(6, w + s * kStepBytes + 64, kLineBytes);
-    _tile_dpbsud(1, 4, 6);
-    _tile_loadd(7, w + s * kStepBytes + 128, kLineBytes);
-    _tile_dpbsud(2, 4, 7);
-    _tile_loadd(5, w + s * kStepBytes + 192, kLineBytes);
-    _tile_dpbsud(3, 4, 5);
-  }
+inline void int8_step(const std::byte* rows, const std::byte* w) {
+  _tile_loadd(4, rows, kTileBytes);
+  _tile_loadd(5, w, kLineBytes);
+  _tile_dpbsud(0, 4, 5);
+  _tile_loadd(6, w + 64, kLineBytes);
+  _tile_dpbsud(1, 4, 6);
+  _tile_loadd(7, w + 128, kLineBytes);
+  _tile_dpbsud(2, 4, 7);
+  _tile_loadd(5, w + 192, kLineBytes);
+  _tile_dpbsud(3, 4, 5);
 }
 
-using Steps = void (*)(const std::byte*, int64_t, const std::byte*, int64_t);
+using Step = void (*)(const std::byte*, const std::byte*);
 
 // Sums of all inputs into p.out, f32 or the bits of i32. Blocks of steps in the outer loop: their
 // weights stay in L1 while all blocks of rows pass.
-template <Steps kSteps>
+template <Step kStep>
 inline void tile_sums(const PanelProduct& p, int64_t row_bytes) {
   const RowBlocks blocks = row_blocks(p.num_rows);
   alignas(64) float overhang[kTileRows * kPanelCols];
@@ -135,7 +129,11 @@ inline void tile_sums(const PanelProduct& p, int64_t row_bytes) {
         load_sums(out, stride);
       }
       const std::byte* rows = p.prepared + first * row_bytes + begin * blocks.height * kTileBytes;
-      kSteps(rows, blocks.height, p.panel + begin * kStepBytes, count);
+      for (int64_t s = 0; s < count; ++s) {
+        const std::byte* weights = p.panel + (begin + s) * kStepBytes;
+        prefetch_step(weights + kStepBytes);
+        kStep(rows + s * blocks.height * kTileBytes, weights);
+      }
       store_sums(out, stride);
     }
   }
@@ -149,13 +147,13 @@ inline void tile_sums(const PanelProduct& p, int64_t row_bytes) {
 
 void multiply_bf16(const PanelProduct& p) {
   configure(row_blocks(p.num_rows).height);
-  tile_sums<bf16_steps>(p, p.kp * 2);
+  tile_sums<bf16_step>(p, p.kp * 2);
   _tile_release();
 }
 
 void multiply_int8_tiles(const PanelProduct& p) {
   configure(row_blocks(p.num_rows).height);
-  tile_sums<int8_steps>(p, p.kp);
+  tile_sums<int8_step>(p, p.kp);
   _tile_release();
   const auto* scales = reinterpret_cast<const float*>(p.scales);
   for (int64_t r = 0; r < p.num_rows; ++r) {
@@ -183,20 +181,46 @@ inline void add_scaled(
   }
 }
 
+// The next block of fp8 weights becomes bf16 a little at a time, between the products of this one:
+// memory, look-ups and tiles then work at once.
+struct Expansion {
+  const std::byte* codes;
+  std::byte* out;
+  int64_t lines;  // to do; an input is a line
+
+  void advance(int64_t count) {
+    count = least(count, lines);
+    expand_fp8_to_bf16(codes, count, out);
+    codes += count * kPanelCols;
+    out += count * kPanelCols * 2;
+    lines -= count;
+  }
+};
+
 void multiply_fp8(const PanelProduct& p) {
   const RowBlocks blocks = row_blocks(p.num_rows);
-  alignas(64) std::byte expanded[kScaleBlock * kPanelCols * 2];
+  alignas(64) std::byte buffers[2][kScaleBlock * kPanelCols * 2];
   alignas(64) float sums[kTileRows * kPanelCols];
+  constexpr int64_t kSteps = kScaleBlock / 32;
+  const int64_t lines_per_step = (32 + blocks.count - 1) / blocks.count;
+  Expansion({.codes = p.panel, .out = buffers[0], .lines = least(kScaleBlock, p.kp)})
+      .advance(kScaleBlock);
   configure(blocks.height);
   for (int64_t begin = 0; begin < p.kp; begin += kScaleBlock) {
-    const int64_t inputs = least(kScaleBlock, p.kp - begin);
-    const std::byte* codes = p.panel + begin * kPanelCols;
-    expand_fp8_to_bf16(codes, inputs, expanded);
+    const int64_t next = begin + kScaleBlock;
+    const std::byte* weights = buffers[begin / kScaleBlock % 2];
+    Expansion expansion{.codes = p.panel + next * kPanelCols,
+                        .out = buffers[next / kScaleBlock % 2],
+                        .lines = next < p.kp ? least(kScaleBlock, p.kp - next) : 0};
+    const int64_t steps = least(kSteps, (p.kp - begin) / 32);
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int64_t first = b * blocks.height;
+      const std::byte* rows = p.prepared + first * p.kp * 2 + begin * 2 * blocks.height;
       zero_sums();
-      bf16_steps(p.prepared + first * p.kp * 2 + begin * 2 * blocks.height, blocks.height, expanded,
-                 inputs / 32);
+      for (int64_t s = 0; s < steps; ++s) {
+        expansion.advance(lines_per_step);
+        bf16_step(rows + s * blocks.height * kTileBytes, weights + s * kStepBytes);
+      }
       store_sums(sums, kPanelCols);
       add_scaled(p, sums, first, least(blocks.height, p.num_rows - first), begin);
     }

@@ -195,7 +195,62 @@ inline void int4_block(
   }
 }
 
+// Many rows where registers allow it: the weights of a group and two vectors of columns, unpacked
+// once, stay in sixteen registers while all rows pass; totals wait in `out`.
+inline void int4_group_many(const PanelProduct& p, int64_t k, int column) {
+  const std::byte* group = p.panel + k / kInt4Group * kInt4GroupBytes;
+  IntVec::F scales[2];
+  IntVec::Weights weights[2][8];
+#pragma unroll
+  for (int v = 0; v < 2; ++v) {
+    const int64_t first = column + v * IntVec::kLanes;
+    scales[v] = IntVec::load_bf16(group + kInt4GroupCodes + first * 2);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      IntVec::load_nibbles(group + (j * kPanelCols + first) * 4, weights[v][2 * j],
+                           weights[v][2 * j + 1]);
+    }
+  }
+  const int64_t groups = p.kp / kInt4Group;
+  const int32_t* group_sums = reinterpret_cast<const int32_t*>(p.prepared) + k / kInt4Group;
+  float* out = p.out + column;
+  for (int64_t r = 0; r < p.num_rows; ++r, out += p.out_stride, group_sums += groups) {
+    const std::byte* x = p.rows[r] + k;
+    IntVec::I sums[2];
+    sums[0] = IntVec::broadcast(-8 * *group_sums);
+    sums[1] = sums[0];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const IntVec::Quad quad = IntVec::quad(x + 4 * j);
+      sums[0] = IntVec::dot(sums[0], weights[0][j], quad);
+      sums[1] = IntVec::dot(sums[1], weights[1][j], quad);
+    }
+#pragma unroll
+    for (int v = 0; v < 2; ++v) {
+      float* to = out + v * IntVec::kLanes;
+      const IntVec::F before = k == 0 ? IntVec::zero_f32() : IntVec::load_f32(to);
+      IntVec::store_f32(to, IntVec::fma(IntVec::to_f32(sums[v]), scales[v], before));
+    }
+  }
+}
+
+inline void multiply_int4_many(const PanelProduct& p) {
+  for (int64_t k = 0; k < p.kp; k += kInt4Group) {
+    const std::byte* group = p.panel + k / kInt4Group * kInt4GroupBytes;
+    for (int64_t offset = 0; offset < kInt4GroupBytes; offset += kCacheLine)
+      prefetch_l2(group + kPrefetchBytes + offset);
+    for (int column = 0; column < kPanelCols; column += 2 * IntVec::kLanes)
+      int4_group_many(p, k, column);
+  }
+  for (int64_t r = 0; r < p.num_rows; ++r) {
+    float* out = p.out + r * p.out_stride;
+    for (int column = 0; column < kPanelCols; column += IntVec::kLanes)
+      IntVec::store_f32(out + column, IntVec::mul(IntVec::load_f32(out + column), row_scale(p, r)));
+  }
+}
+
 inline void multiply_int4(const PanelProduct& p) {
+  if (IntVec::kRegisters >= 32 && p.num_rows > IntVec::kInt4RowsMax) return multiply_int4_many(p);
   constexpr int64_t kInL1 = 32 * kInt4Group;  // 36 KiB of weights
   const bool one_pass = p.num_rows <= IntVec::kInt4RowsMax && kIntVecs == IntVec::kInt4Vectors;
   const int64_t step = one_pass ? p.kp : kInL1;
