@@ -81,6 +81,15 @@ inline void prefetch_step(const std::byte* w) {
     prefetch_l2(w + offset);
 }
 
+// While blocks of rows find their weights in L1, memory may begin with the next block; more lines
+// than this hold up the loads of tiles (measured: 4 gain a tenth, 16 lose one).
+constexpr int64_t kLinesPerStep = 4;
+
+inline void prefetch_some(const std::byte* w) {
+  for (int64_t line = 0; line < kLinesPerStep; ++line)
+    prefetch_l2(w + line * kCacheLine);
+}
+
 // One step: 64 bytes of each row (32 bf16 or 64 int8) x 64 columns.
 inline void bf16_step(const std::byte* rows, const std::byte* w) {
   _tile_loadd(4, rows, kTileBytes);
@@ -118,6 +127,7 @@ inline void tile_sums(const PanelProduct& p, int64_t row_bytes) {
   const int64_t block_steps = blocks.count == 1 ? steps : kBlockSteps;
   for (int64_t begin = 0; begin < steps; begin += block_steps) {
     const int64_t count = least(block_steps, steps - begin);
+    const std::byte* next_block = p.panel + (begin + block_steps) * kStepBytes;
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int64_t first = b * blocks.height;
       const bool hangs_over = first + blocks.height > p.num_rows;
@@ -131,7 +141,11 @@ inline void tile_sums(const PanelProduct& p, int64_t row_bytes) {
       const std::byte* rows = p.prepared + first * row_bytes + begin * blocks.height * kTileBytes;
       for (int64_t s = 0; s < count; ++s) {
         const std::byte* weights = p.panel + (begin + s) * kStepBytes;
-        prefetch_step(weights + kStepBytes);
+        if (blocks.count == 1) {
+          prefetch_step(weights + kStepBytes);
+        } else if (b > 0) {
+          prefetch_some(next_block + ((b - 1) * count + s) * kLinesPerStep * kCacheLine);
+        }
         kStep(rows + s * blocks.height * kTileBytes, weights);
       }
       store_sums(out, stride);
@@ -260,14 +274,17 @@ int64_t prepared_bytes_amx(const PanelProduct& p) {
 void prepare_rows_amx(const PanelProduct& p, std::byte* prepared) {
   if (!takes_tiles(p)) return prepare_rows(p, prepared);
   const RowBlocks blocks = row_blocks(p.num_rows);
-  const int64_t steps = tile_row_bytes(p) / kTileBytes;
-  for (int64_t r = 0; r < blocks.count * blocks.height; ++r) {
-    const std::byte* from = p.rows[least(r, p.num_rows - 1)];
-    std::byte* to =
-        prepared + (r / blocks.height * steps * blocks.height + r % blocks.height) * kTileBytes;
-    for (int64_t s = 0; s < steps; ++s)
-      _mm512_store_si512(to + s * blocks.height * kTileBytes,
-                         _mm512_loadu_si512(from + s * kTileBytes));
+  const int64_t row_bytes = tile_row_bytes(p);
+  for (int64_t first = 0; first < p.num_rows; first += blocks.height) {
+    const std::byte* rows[kTileRows];
+    for (int64_t r = 0; r < blocks.height; ++r)
+      rows[r] = p.rows[least(first + r, p.num_rows - 1)];
+    for (int64_t offset = 0; offset < row_bytes; offset += kTileBytes) {
+      for (int64_t r = 0; r < blocks.height; ++r) {
+        _mm512_store_si512(prepared, _mm512_loadu_si512(rows[r] + offset));
+        prepared += kTileBytes;
+      }
+    }
   }
 }
 
