@@ -122,7 +122,7 @@ ApiError from_http_status(int status, std::string_view message) {
       error.code = "headers_too_large";
       break;
     case 503:
-      error.code = "too_many_connections";
+      error.code = "server_overloaded";
       break;
     default:
       if (status >= 500) error.code = "internal_error";

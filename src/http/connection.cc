@@ -76,10 +76,8 @@ awaitable<void> Connection::serve() {
 
 awaitable<void> Connection::refuse() {
   request_began_at_ = now();
-  Response response = error_response({503, "The server has too many connections."});
-  response.headers.set("retry-after", "1");
   exchange_ = make_exchange({});
-  exchange_->send(std::move(response));
+  exchange_->send(error_response({503, "The server has too many connections."}));
   co_await answer(*exchange_);
   co_await linger_and_close();
 }
@@ -130,12 +128,14 @@ awaitable<std::optional<Response>> Connection::receive(RequestHead head, Incomin
   ParserLimits limits = context_->options.limits.parser;
   const int64_t route_max = incoming.route->options.body_bytes_max;
   if (route_max > 0) limits.body_bytes_max = std::min(limits.body_bytes_max, route_max);
-  Parsed<std::string> body = co_await read_body(head, limits);
+  const auto charge = std::make_shared<ByteCharge>(context_->bodies);
+  Parsed<std::string> body = co_await read_body(head, limits, *charge);
   if (!body) {
     incoming.keep_alive = false;
     co_return error_response(body.error());
   }
   request.body = *std::move(body);
+  request.body_charge = charge;
   incoming.keep_alive = head.keep_alive;
   co_return std::nullopt;
 }
@@ -202,7 +202,8 @@ awaitable<std::optional<Parsed<RequestHead>>> Connection::read_head() {
 }
 
 awaitable<Parsed<std::string>> Connection::read_body(const RequestHead& head,
-                                                     const ParserLimits& limits) {
+                                                     const ParserLimits& limits,
+                                                     ByteCharge& charge) {
   const ServerLimits& server_limits = context_->options.limits;
   const TimePoint began = now();
   std::string body;
@@ -218,6 +219,9 @@ awaitable<Parsed<std::string>> Connection::read_body(const RequestHead& head,
     const auto used = decoder.decode(pump_->input(), body);
     if (!used) co_return std::unexpected(used.error());
     pump_->input().erase(0, *used);
+    if (!charge.grow_to(static_cast<int64_t>(body.size()))) {
+      co_return std::unexpected(Refusal{503, "The server is receiving too much."});
+    }
     if (decoder.done() && !pump_->is_writing()) co_return body;
     if (pump_->read_closed() || pump_->write_failed()) {
       co_return std::unexpected(Refusal{400, "The body is not complete."});
@@ -285,7 +289,9 @@ awaitable<void> Connection::linger_and_close() {
 }
 
 Response Connection::error_response(const Refusal& refusal) const {
-  return context_->options.render_error(refusal.status, refusal.message);
+  Response response = context_->options.render_error(refusal.status, refusal.message);
+  if (refusal.status == 503) response.headers.set("retry-after", "1");
+  return response;
 }
 
 std::shared_ptr<Exchange> Connection::make_exchange(const Incoming& incoming) {

@@ -1,6 +1,7 @@
 // Internal to http: one client's connection to a server.
 #pragma once
 
+#include "http/byte_budget.h"
 #include "http/exchange.h"
 #include "http/server.h"
 #include "http/socket_pump.h"
@@ -18,8 +19,8 @@ struct ConnectionContext {
   ServerOptions options;
   Router router;
   net::EventLoop* loop = nullptr;
-  bool draining = false;
   std::atomic<int> num_connections{0};
+  std::shared_ptr<ByteBudget> bodies;  // shared with requests that handlers hold
 };
 
 // Reads requests, calls handlers and writes their answers, until the peer leaves, a limit is hit
@@ -52,7 +53,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   struct Incoming;
   Awaitable<std::optional<Response>> receive(RequestHead head, Incoming& incoming);
   std::optional<Response> admit(Incoming& incoming, const Framing& framing) const;
-  Awaitable<Parsed<std::string>> read_body(const RequestHead& head, const ParserLimits& limits);
+  Awaitable<Parsed<std::string>> read_body(const RequestHead& head,
+                                           const ParserLimits& limits,
+                                           ByteCharge& charge);
   // Puts the exchange's output on the socket until it is finished; false if the client left first.
   Awaitable<bool> answer(Exchange& exchange);
   Awaitable<void> linger_and_close();

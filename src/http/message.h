@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,6 +53,9 @@ struct Request {
   Headers headers;
   std::string body;
   std::string peer;  // "10.0.0.7:51234" or "unix"
+  // The body's share of the server's memory (ServerLimits::all_bodies_bytes_max), given back when
+  // the last copy of the request goes.
+  std::shared_ptr<const void> body_charge;
 };
 
 struct Response {

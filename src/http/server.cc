@@ -32,6 +32,7 @@ class Server::Core : public std::enable_shared_from_this<Core> {
     if (!options.render_error) options.render_error = plain_text_error;
     context_->options = std::move(options);
     context_->loop = &loop;
+    context_->bodies = std::make_shared<ByteBudget>(context_->options.limits.all_bodies_bytes_max);
   }
 
   ConnectionContext& context() { return *context_; }
@@ -48,14 +49,12 @@ class Server::Core : public std::enable_shared_from_this<Core> {
 
   void drain(Duration timeout, std::function<void()> done) {
     stop_accepting();
-    context_->draining = true;
     for_each_connection([](Connection& connection) { connection.drain(); });
     poll_drain(std::chrono::steady_clock::now() + timeout, std::move(done));
   }
 
   void close() {
     stop_accepting();
-    context_->draining = true;
     for_each_connection([](Connection& connection) { connection.close(); });
   }
 

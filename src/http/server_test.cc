@@ -180,6 +180,26 @@ TEST_F(ServerTest, NamesWhatIsWrongWithARequest) {
   EXPECT_THAT(last_answer("GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n"), StartsWith("HTTP/1.1 400 "));
 }
 
+TEST_F(ServerTest, BoundsAllBodiesTogetherUntilTheirHandlersLetGo) {
+  start({.limits = {.all_bodies_bytes_max = 10}});
+  std::promise<Request> taken;
+  server_->route("POST", "/keep", [&](Request request, Responder responder) {
+    responder.send({});
+    taken.set_value(std::move(request));
+  });
+  RawClient keeper(address_);
+  keeper.send(post("/keep", "12345678"));
+  keeper.receive_answer();
+  std::optional<Request> kept = taken.get_future().get();
+  const std::string refused = last_answer(post("/echo", "123"));
+  EXPECT_THAT(refused, StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(refused, HasSubstr("retry-after: 1\r\n"));
+  kept.reset();
+  RawClient client(address_);
+  client.send(post("/echo", "1234567890"));
+  EXPECT_THAT(client.receive_answer(), HasSubstr("\r\n\r\n1234567890"));
+}
+
 TEST_F(ServerTest, ReadsNothingAfterARequestItCouldNotFrame) {
   start();
   const std::string smuggled =

@@ -1,9 +1,11 @@
 #include "net/address.h"
 #include "net/asio.h"
+#include "net/descriptors.h"
 #include "net/event_loop.h"
 #include "net/signals.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -68,6 +70,14 @@ TEST(EventLoop, StopsWithTasksStillQueued) {
   loop.post_after(std::chrono::hours(1), [] { FAIL(); });
   loop.post([&] { loop.stop(); });
   loop.run();
+}
+
+TEST(Descriptors, AreRaisedToTheHardLimit) {
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_EQ(raise_descriptor_limit(), static_cast<int64_t>(limit.rlim_max));
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_EQ(limit.rlim_cur, limit.rlim_max);
 }
 
 TEST(SignalWatcher, TurnsASignalIntoAnEvent) {

@@ -41,7 +41,7 @@ server::ApiServerOptions server_options(const engine::EngineLoop& loop, const ch
   options.health = [&loop] {
     return server::EngineHealth{.step_age = loop.step_age(), .failure = loop.failure()};
   };
-  if (key != nullptr) options.keys.add(key);
+  if (key != nullptr) options.keys = *http::ApiKeys::load({key}, "");
   return options;
 }
 
