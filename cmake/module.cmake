@@ -42,6 +42,8 @@ function(wideep_fuzz name)
   add_executable(${name}_fuzz ${CMAKE_CURRENT_SOURCE_DIR}/${name}_fuzz.cc)
   foreach(dep IN LISTS ARG_DEPS)
     target_link_libraries(${name}_fuzz PRIVATE wideep_${dep})
+    # Without this libFuzzer sees no coverage in what it tests and searches blindly.
+    target_compile_options(wideep_${dep} PRIVATE -fsanitize=fuzzer-no-link)
   endforeach()
   target_link_options(${name}_fuzz PRIVATE -fsanitize=fuzzer)
   target_compile_options(${name}_fuzz PRIVATE -fsanitize=fuzzer)
