@@ -21,8 +21,11 @@ T load(const std::byte* from, int64_t index) {
   return value;
 }
 
+// The nearest integer, ties to even, for |x| < 2^22: adding 1.5 x 2^23 leaves no room for a
+// fraction. Unlike a call of nearbyint a loop over it is vectorised.
 int32_t round_to_int(float x) {
-  return static_cast<int32_t>(std::nearbyint(x));
+  constexpr float kShift = 12582912.0F;
+  return static_cast<int32_t>((x + kShift) - kShift);
 }
 
 int64_t blocks_of(int64_t value, int64_t block) {
@@ -35,9 +38,18 @@ int int4_code(const SourceMatrix& w, int64_t row, int64_t col) {
   return static_cast<int>((word >> (4 * (col % 8))) & 0xFU) - 8;
 }
 
+// What checkpoints are made of has loops of its own, because loading should wait for the disk.
 void decode_row(const SourceMatrix& w, int64_t row, float* out) {
-  for (int64_t col = 0; col < w.k; ++col)
-    out[col] = w.at(row, col);
+  const std::byte* const values = w.data + row * w.k * (w.dtype == Dtype::kF32 ? 4 : 2);
+  if (w.dtype == Dtype::kF32) {
+    std::memcpy(out, values, static_cast<size_t>(w.k) * sizeof(float));
+  } else if (w.dtype == Dtype::kBf16) {
+    for (int64_t col = 0; col < w.k; ++col)
+      out[col] = bf16_to_f32(load<uint16_t>(values, col));
+  } else {
+    for (int64_t col = 0; col < w.k; ++col)
+      out[col] = w.at(row, col);
+  }
 }
 
 // One f32 scale per 128 x 128 block: the source's own, or amax / 448 of what it holds.
@@ -108,27 +120,37 @@ class PanelPacker {
     }
   }
 
-  // from [64][kp] -> out [kp/group][64][group].
-  template <typename T>
-  void interleave(const T* from, int64_t group, std::byte* out) const {
-    for (int64_t k = 0; k < kp_; k += group) {
+  // from [64][kp] -> out [kp/Group][64][Group].
+  template <int64_t Group, typename T>
+  void interleave(const T* from, std::byte* out) const {
+    for (int64_t k = 0; k < kp_; k += Group) {
       for (int64_t c = 0; c < kPanelCols; ++c) {
-        std::memcpy(out, from + c * kp_ + k, static_cast<size_t>(group) * sizeof(T));
-        out += group * static_cast<int64_t>(sizeof(T));
+        std::memcpy(out, from + c * kp_ + k, Group * sizeof(T));
+        out += Group * sizeof(T);
       }
     }
   }
 
   void pack_f32(const Columns& columns, std::byte* out) {
     decode(columns);
-    interleave(values_.data(), 1, out);
+    interleave<1>(values_.data(), out);
   }
 
   void pack_bf16(const Columns& columns, std::byte* out) {
-    decode(columns);
-    std::vector<uint16_t> rounded(values_.size());
-    std::transform(values_.begin(), values_.end(), rounded.begin(), f32_to_bf16);
-    interleave(rounded.data(), 2, out);
+    bf16_.assign(values_.size(), 0);
+    for (int64_t c = 0; c < kPanelCols; ++c) {
+      const Column& column = columns[static_cast<size_t>(c)];
+      if (column.source == nullptr) continue;
+      const SourceMatrix& w = *column.source->matrix;
+      uint16_t* const to = bf16_.data() + c * kp_;
+      if (w.dtype == Dtype::kBf16) {
+        std::memcpy(to, w.data + column.row * k_ * 2, static_cast<size_t>(k_) * 2);
+      } else {
+        decode_row(w, column.row, values_.data());
+        std::transform(values_.begin(), values_.begin() + k_, to, f32_to_bf16);
+      }
+    }
+    interleave<2>(bf16_.data(), out);
   }
 
   void pack_fp8(const Columns& columns, std::byte* out) {
@@ -170,7 +192,7 @@ class PanelPacker {
     std::array<float, kPanelCols> scales{};
     for (int64_t c = 0; c < kPanelCols; ++c)
       scales[static_cast<size_t>(c)] = encode_int8(columns[static_cast<size_t>(c)], c);
-    interleave(codes_.data(), 4, out);
+    interleave<4>(codes_.data(), out);
     std::memcpy(out + panel_value_bytes(format_, kp_), scales.data(), sizeof scales);
   }
 
@@ -188,11 +210,15 @@ class PanelPacker {
       return scale;
     }
     for (const float value : values)
-      scale = std::max(scale, std::abs(value) / 127.0F);
+      scale = std::max(scale, std::abs(value));
+    scale /= 127.0F;
+    if (scale == 0.0F) {
+      std::fill_n(codes, kp_, uint8_t{128});
+      return scale;
+    }
     for (int64_t k = 0; k < kp_; ++k) {
-      const float value = values[static_cast<size_t>(k)];
-      const int code = scale == 0.0F ? 0 : std::clamp(round_to_int(value / scale), -127, 127);
-      codes[k] = static_cast<uint8_t>(code + 128);
+      const int code = round_to_int(values[static_cast<size_t>(k)] / scale);
+      codes[k] = static_cast<uint8_t>(std::clamp(code, -127, 127) + 128);
     }
     return scale;
   }
@@ -248,6 +274,7 @@ class PanelPacker {
   int64_t kp_;
   std::vector<float> values_;   // [64][kp]
   std::vector<uint8_t> codes_;  // [64][kp]
+  std::vector<uint16_t> bf16_;  // [64][kp]
 };
 
 Source prepare(const SourceMatrix& w, WeightFormat format) {
