@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kBlockTokensStep = 16;  // what the attention kernels are cut for
 constexpr int64_t kBlockTokensMax = 512;
+constexpr int64_t kDefaultCacheBytes = int64_t{4} << 30;  // several ranks may share a host
 
 Status check_options(const model::ModelConfig& config, const EngineOptions& options) {
   if (options.block_size < kBlockTokensStep || options.block_size > kBlockTokensMax ||
@@ -29,25 +30,33 @@ Status check_options(const model::ModelConfig& config, const EngineOptions& opti
       options.max_model_len > config.max_positions)
     return invalid_argument("max_model_len is {}, the model has {} positions",
                             options.max_model_len, config.max_positions);
+  if (options.num_speculative_tokens < 0 || options.num_speculative_tokens > 1)
+    return invalid_argument("num_speculative_tokens is {}, allowed are 0 and 1",
+                            options.num_speculative_tokens);
   return {};
+}
+
+// The draft layer's rows belong to the cache only if the model was loaded with it.
+Status check_draft(const model::ModelConfig& config, const kv::KvLayout& layout) {
+  int64_t num_layers = 0;
+  for (const kv::CacheGroup& group : layout.groups)
+    num_layers += group.num_layers;
+  if (config.num_mtp_layers > 0 && num_layers > config.num_layers) return {};
+  return invalid_argument("speculation needs a model with a draft layer, loaded with it");
 }
 
 int64_t blocks_for(int64_t num_tokens, const EngineOptions& options) {
   return (num_tokens + options.block_size - 1) / options.block_size;
 }
 
-// As many blocks as asked for; else what fits into the bytes; else into half of the free memory,
-// but no more than all sequences could fill.
-// All of it is touched at start, and several ranks may share the machine: what nobody asked for is
-// modest.
-constexpr int64_t kDefaultKvCacheBytes = int64_t{4} << 30;
-
+// As many blocks as asked for; else what fits into the bytes; else what all sequences could fill,
+// but no more than a quarter of the free memory and kDefaultCacheBytes.
 int64_t choose_num_blocks(const kv::KvLayout& layout, const EngineOptions& options) {
   if (options.num_kv_blocks > 0) return options.num_kv_blocks;
   const int64_t block_bytes = std::max<int64_t>(1, layout.token_bytes() * options.block_size);
   if (options.kv_cache_bytes > 0) return options.kv_cache_bytes / block_bytes;
-  const int64_t half_of_free = static_cast<int64_t>(available_memory_bytes()) / 2;
-  const int64_t in_memory = std::min(half_of_free, kDefaultKvCacheBytes) / block_bytes;
+  const auto free_bytes = static_cast<int64_t>(available_memory_bytes() / 4);
+  const int64_t in_memory = std::min(free_bytes, kDefaultCacheBytes) / block_bytes;
   return std::min(in_memory, options.max_num_seqs * blocks_for(options.max_model_len, options));
 }
 
@@ -63,6 +72,8 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model,
   if (!is_length_given) options.max_model_len = config.max_positions;
 
   kv::KvLayout layout = model.kv_layout(options.block_size);
+  if (options.num_speculative_tokens > 0) WD_TRY(check_draft(config, layout));
+  const bool is_size_given = options.num_kv_blocks > 0 || options.kv_cache_bytes > 0;
   options.num_kv_blocks = choose_num_blocks(layout, options);
   options.kv_cache_bytes = options.num_kv_blocks * layout.token_bytes() * options.block_size;
   if (blocks_for(options.max_model_len, options) > options.num_kv_blocks) {
@@ -77,7 +88,7 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model,
   }
   WD_ASSIGN_OR_RETURN(std::unique_ptr<kv::BlockPool> pool,
                       kv::BlockPool::create(std::move(layout), options.num_kv_blocks));
-  pool->prefault();
+  if (is_size_given) pool->prefault();  // what was only guessed is taken as it is needed
   return std::make_unique<EngineImpl>(model, tokenizer, clock, options, std::move(pool));
 }
 

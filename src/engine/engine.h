@@ -46,6 +46,7 @@ struct EngineOptions {
   int64_t kv_cache_bytes = 0;            // 0: at most 4 GiB and half of what is free
   int64_t num_kv_blocks = 0;             // overrides kv_cache_bytes
   bool enable_prefix_caching = true;
+  int64_t num_speculative_tokens = 0;  // 1: the model's draft layer guesses one token ahead
   // End of sequence besides what config.json and the tokenizer say: of generation_config.json.
   std::vector<TokenId> end_tokens;
   int64_t max_num_queued_reqs = 1024;  // beyond: kExhausted
@@ -65,6 +66,9 @@ struct EngineStats {
   int64_t prefix_cache_hits = 0;
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;
+  int64_t num_drafts = 0;           // sequences that computed drafts, summed over steps
+  int64_t num_draft_tokens = 0;     // guesses that were computed
+  int64_t num_accepted_tokens = 0;  // of them right
   int64_t num_steps = 0;
   int64_t num_failed_steps = 0;
   int64_t num_queued_tokens = 0;  // of waiting requests

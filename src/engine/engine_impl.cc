@@ -16,12 +16,14 @@ EngineImpl::EngineImpl(model::Model& model,
       tokenizer_(tokenizer),
       clock_(clock),
       options_(options),
+      kernels_(math::kernels(model.numeric().isa)),
       cache_(std::move(pool),
              options.enable_prefix_caching ? kv::PrefixCaching::kOn : kv::PrefixCaching::kOff),
       scheduler_(cache_,
                  {.max_num_seqs = options.max_num_seqs,
-                  .max_num_batched_tokens = options.max_num_batched_tokens}),
-      sampler_(math::kernels(model.numeric().isa), model.config().vocab_size),
+                  .max_num_batched_tokens = options.max_num_batched_tokens,
+                  .draft_depth = static_cast<int32_t>(options.num_speculative_tokens)}),
+      sampler_(kernels_, model.config().vocab_size),
       inbox_({.requests_max = options.max_num_queued_reqs,
               .tokens_max = options.max_num_queued_tokens}) {
   const auto add_end_token = [&](TokenId token) {
@@ -107,9 +109,9 @@ Status EngineImpl::run_step(ep::AllToAll& all_to_all) {
   const StepPlan plan = scheduler_.next(program.tokens_max);
   build_batch(plan);
   WD_ASSIGN_OR_RETURN(const MatrixView<const float> logits, model_.forward(batch_, all_to_all));
-  scheduler_.commit(plan);
+  commit(plan);
   sample_and_report(plan, logits);
-  return {};
+  return program.draft_depth > 0 ? draft(all_to_all) : Status();
 }
 
 void EngineImpl::drain_inbox() {
@@ -140,16 +142,21 @@ void EngineImpl::build_batch(const StepPlan& plan) {
   batch_.logit_rows.clear();
   batch_.sequences.resize(plan.sequences.size());  // keeps the memory of the last step
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
-    const auto& [sequence, count] = plan.sequences[i];
+    const ScheduledRows& scheduled = plan.sequences[i];
+    const Sequence* sequence = scheduled.sequence;
     model::SequenceRows& rows = batch_.sequences[i];
     rows.first_row = batch_.num_rows();
-    rows.count = count;
+    rows.count = scheduled.num_rows();
     rows.position = sequence->num_computed;
-    const auto tokens = sequence->tokens().subspan(rows.position, count);
+    const auto tokens = sequence->tokens().subspan(rows.position, scheduled.count);
+    const auto drafts = std::span(sequence->drafts).first(scheduled.num_drafts);
     batch_.tokens.insert(batch_.tokens.end(), tokens.begin(), tokens.end());
-    if (plan.sequences[i].samples()) batch_.logit_rows.push_back(batch_.num_rows() - 1);
+    batch_.tokens.insert(batch_.tokens.end(), drafts.begin(), drafts.end());
+    if (scheduled.samples())
+      for (int64_t row = scheduled.count - 1; row < rows.count; ++row)
+        batch_.logit_rows.push_back(rows.first_row + row);
 
-    const int64_t num_blocks = cache_.blocks_for(rows.position + count);
+    const int64_t num_blocks = cache_.blocks_for(rows.position + rows.count);
     rows.block_data.resize(cache_.pool().layout().groups.size());
     for (size_t group = 0; group < rows.block_data.size(); ++group) {
       rows.block_data[group].clear();
@@ -173,31 +180,94 @@ void EngineImpl::note_scheduled(const StepPlan& plan) {
   stats_.last_step_prefill_tokens = plan.num_prefill_rows;
 }
 
-// Every sequence whose last token has just been computed gets the next one.
+// The drafts' rows are in the blocks too, but count only when they turn out right.
+void EngineImpl::commit(const StepPlan& plan) {
+  // Within a sequence the next row's token follows; behind the last row it is not known yet.
+  next_tokens_.assign(batch_.tokens.begin() + (batch_.tokens.empty() ? 0 : 1), batch_.tokens.end());
+  next_tokens_.resize(batch_.tokens.size());
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    const auto& [sequence, count, num_drafts] = plan.sequences[i];
+    scheduler_.commit(*sequence, count);
+    if (sequence->num_pending() == 0) continue;
+    const model::SequenceRows& rows = batch_.sequences[i];  // its prompt goes on
+    next_tokens_[rows.first_row + rows.count - 1] = sequence->tokens()[sequence->num_computed];
+  }
+}
+
+// Every sequence whose last token has just been computed gets the next one, and one more for each
+// draft that was right.
 void EngineImpl::sample_and_report(const StepPlan& plan, MatrixView<const float> logits) {
-  const TimePoint now = clock_.now();
+  draft_rows_.clear();
   int64_t row = 0;
-  int64_t num_generated = 0;
-  int64_t num_prompt = 0;  // of requests that got their first token
-  for (const ScheduledRows& rows : plan.sequences) {
-    if (rows.sequence->num_pending() > 0) continue;  // its prompt goes on
-    Generation& generation = *generations_.at(rows.sequence->id());
-    auto token = sampler_.sample(logits.row(row++), generation.next());
-    bool has_ended = true;
-    if (token) {
-      ++num_generated;
-      if (generation.timing.first_token == TimePoint{})
-        num_prompt += generation.sequence().num_prompt();
-      has_ended = generation.accept(*std::move(token), now);
-    } else {
-      generation.fail(token.error(), /*retryable=*/false);
-    }
-    if (has_ended) close(generation);
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    const ScheduledRows& rows = plan.sequences[i];
+    if (rows.sequence->num_pending() > 0) continue;
+    const model::SequenceRows& batched = batch_.sequences[i];
+    const int64_t first_row = batched.first_row + rows.count - 1;
+    Sequence* sequence = sample_sequence(rows, first_row, logits.slice(row, 1 + rows.num_drafts));
+    row += 1 + rows.num_drafts;
+    // It has one pending token; the row before that one guesses what follows it.
+    if (sequence != nullptr)
+      draft_rows_.emplace_back(sequence,
+                               batched.first_row + sequence->num_computed - 1 - batched.position);
   }
   WD_CHECK(row == logits.rows);
+}
+
+// `logits`: of the sequence's last token and of each draft behind it; the first of them is row
+// `first_row` of the batch. Returns the sequence if it goes on.
+Sequence* EngineImpl::sample_sequence(const ScheduledRows& rows,
+                                      int64_t first_row,
+                                      MatrixView<const float> logits) {
+  Sequence& sequence = *rows.sequence;
+  Generation& generation = *generations_.at(sequence.id());
+  const std::vector<TokenId> drafts = std::exchange(sequence.drafts, {});
+  const bool is_first = generation.timing.first_token == TimePoint{};
+  const int64_t num_prompt = is_first ? sequence.num_prompt() : 0;
+  const TimePoint now = clock_.now();
+  int64_t num_sampled = 0;
+  bool has_ended = false;
+  while (!has_ended) {
+    auto token = sampler_.sample(logits.row(num_sampled), generation.next());
+    if (!token) {
+      generation.fail(token.error(), /*retryable=*/false);
+      has_ended = true;
+      break;
+    }
+    const TokenId id = token->token;
+    next_tokens_[first_row + num_sampled] = id;
+    has_ended = generation.accept(*std::move(token), now);
+    const bool was_guessed = num_sampled < rows.num_drafts && drafts[num_sampled] == id;
+    ++num_sampled;
+    if (!was_guessed) break;
+    if (!has_ended) scheduler_.commit(sequence, 1);
+  }
+  if (has_ended) close(generation);
+
   const std::scoped_lock lock(stats_mutex_);
-  stats_.generated_tokens += num_generated;
+  stats_.generated_tokens += num_sampled;
   stats_.prompt_tokens += num_prompt;
+  stats_.num_drafts += rows.num_drafts > 0 ? 1 : 0;
+  stats_.num_draft_tokens += rows.num_drafts;
+  stats_.num_accepted_tokens += std::max<int64_t>(0, num_sampled - 1);
+  return has_ended ? nullptr : &sequence;
+}
+
+// Runs the draft layer on the rows of the step, so that its own cache stays complete, and keeps its
+// guesses for the sequences that decode.
+Status EngineImpl::draft(ep::AllToAll& all_to_all) {
+  batch_.tokens = next_tokens_;
+  batch_.logit_rows.clear();
+  for (const auto& [sequence, row] : draft_rows_)
+    batch_.logit_rows.push_back(row);
+  WD_ASSIGN_OR_RETURN(const MatrixView<const float> logits, model_.draft(batch_, all_to_all));
+  for (size_t i = 0; i < draft_rows_.size(); ++i) {
+    float max = 0;
+    const int64_t best =
+        kernels_.argmax(logits.row(static_cast<int64_t>(i)).data(), logits.cols, &max);
+    draft_rows_[i].first->drafts = {TokenId{static_cast<int32_t>(best)}};
+  }
+  return {};
 }
 
 // Its blocks are free, its place in the queue too.

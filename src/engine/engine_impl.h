@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace wideep::engine {
@@ -46,10 +47,15 @@ class EngineImpl : public Engine {
   Status run_step(ep::AllToAll& all_to_all);
   void drain_inbox();
   void build_batch(const StepPlan& plan);
+  void commit(const StepPlan& plan);
   void sample_and_report(const StepPlan& plan, MatrixView<const float> logits);
+  Status draft(ep::AllToAll& all_to_all);
 
   void start(std::unique_ptr<Generation> generation);
   void note_scheduled(const StepPlan& plan);
+  Sequence* sample_sequence(const ScheduledRows& rows,
+                            int64_t first_row,
+                            MatrixView<const float> logits);
   void leave_queue(Generation& generation);
   void end_overdue();
   void close(Generation& generation);
@@ -60,12 +66,16 @@ class EngineImpl : public Engine {
   const Clock& clock_;
   const EngineOptions options_;
   std::vector<TokenId> end_tokens_;
+  const math::Kernels& kernels_;
 
   kv::KvCache cache_;
   Scheduler scheduler_;
   Sampler sampler_;
   std::unordered_map<SequenceId, std::unique_ptr<Generation>> generations_;  // all that live
   model::Batch batch_;
+  // For the draft layer: the token that follows each row of the batch, and who wants a draft.
+  std::vector<TokenId> next_tokens_;
+  std::vector<std::pair<Sequence*, int64_t>> draft_rows_;
   int64_t rows_expected_ =
       std::numeric_limits<int64_t>::max();  // room of the coming step, at least
 

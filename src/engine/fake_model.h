@@ -30,6 +30,7 @@ class FakeAllToAll : public ep::AllToAll {
     WD_TRY(exchange());
     const bool is_first = asleep_;
     ep::StepProgram program{.tokens_max = is_first ? first_tokens_max : announced_.num_tokens,
+                            .draft_depth = is_first ? 0 : announced_.draft_depth,
                             .anyone_has_work = is_first ? wish.has_work : announced_.has_work};
     announced_ = wish;
     asleep_ = !program.anyone_has_work;
@@ -71,6 +72,7 @@ struct FakeModelOptions {
   int64_t max_positions = 1024;
   std::vector<TokenId> eos_tokens;
   float spread = 3;  // of the logits
+  bool has_draft = false;
 };
 
 class FakeModel : public model::Model {
@@ -82,6 +84,8 @@ class FakeModel : public model::Model {
     config_.vocab_size = options.vocab_size;
     config_.max_positions = options.max_positions;
     config_.eos_tokens = options.eos_tokens;
+    config_.num_layers = kLayers;
+    config_.num_mtp_layers = options.has_draft ? 1 : 0;
   }
 
   const model::ModelConfig& config() const override { return config_; }
@@ -95,7 +99,7 @@ class FakeModel : public model::Model {
                         .token_bytes = sizeof(uint64_t),
                         .block_tokens = block_tokens},
                        {.name = "upper",
-                        .num_layers = 1,
+                        .num_layers = 1 + config_.num_mtp_layers,
                         .token_bytes = 2 * sizeof(uint64_t),
                         .block_tokens = block_tokens}}};
   }
@@ -124,8 +128,22 @@ class FakeModel : public model::Model {
     return MatrixView<const float>(logits_.view());
   }
 
-  Result<MatrixView<const float>> draft(const model::Batch&, ep::AllToAll&) override {
-    return invalid_argument("the fake model has no draft layer");
+  // Guesses right about half of the time, where the logits leave no doubt: it looks what forward
+  // would give.
+  Result<MatrixView<const float>> draft(const model::Batch& next,
+                                        ep::AllToAll& all_to_all) override {
+    WD_TRY(all_to_all.start_dispatch(LayerId{0}, {}, {}));
+    logits_ = Matrix<float>(static_cast<int64_t>(next.logit_rows.size()), config_.vocab_size);
+    int64_t row = 0;
+    for (const model::SequenceRows& rows : next.sequences)
+      for (int64_t i = 0; i < rows.count; ++i) {
+        if (row == logits_.rows() || next.logit_rows[row] != rows.first_row + i) continue;
+        const auto token = static_cast<uint64_t>(index(next.tokens[rows.first_row + i]));
+        const uint64_t hash = fold_next(rows, rows.position + i, token);
+        write_logits(hash % 2 == 0 ? hash : hash + 1, row++);
+      }
+    WD_CHECK(row == logits_.rows());
+    return MatrixView<const float>(logits_.view());
   }
 
   void set_observer(model::ForwardObserver*) override {}
@@ -159,6 +177,15 @@ class FakeModel : public model::Model {
     for (int64_t position = 0; position <= last; ++position)
       hash = random_bits(hash, load(layer, rows, position));
     return hash;
+  }
+
+  // What fold() would give for the upper layer if `token` stood behind `last`.
+  uint64_t fold_next(const model::SequenceRows& rows, int64_t last, uint64_t token) const {
+    const auto position = static_cast<uint64_t>(last + 1);
+    uint64_t value = random_bits(token, position);
+    for (int64_t layer = 1; layer < kLayers; ++layer)
+      value = random_bits(random_bits(fold(layer - 1, rows, last), value), position);
+    return random_bits(fold(kLayers - 1, rows, last), value);
   }
 
   void write_layer(int64_t layer, const model::Batch& batch, const model::SequenceRows& rows) {

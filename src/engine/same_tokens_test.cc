@@ -155,6 +155,60 @@ TEST(SameTokens, ResumedAtEveryToken) {
   }
 }
 
+// Logits so far apart that the most likely token nearly always comes: drafts can be right.
+Request decided_request(uint64_t seed, int64_t prompt, int64_t max_tokens) {
+  Request request = sampled_request(seed, prompt, max_tokens);
+  request.sampling.frequency_penalty = 0;
+  request.sampling.repetition_penalty = 1;
+  return request;
+}
+
+TEST(SameTokens, WithSpeculation) {
+  const FakeModelOptions plain{.spread = 60};
+  const FakeModelOptions drafting{.spread = 60, .has_draft = true};
+  TestEngine test(options_with([](EngineOptions& o) {
+                    o.num_speculative_tokens = 1;
+                    o.num_kv_blocks = 14;
+                    o.max_model_len = 200;
+                  }),
+                  drafting);
+  std::vector<Request> requests;
+  for (uint64_t i = 0; i < 12; ++i) {
+    requests.push_back(decided_request(i, 5 + 6 * static_cast<int64_t>(i), kTokens));
+    if (i % 3 == 0) requests.back().stop.max_tokens = 7;
+  }
+  for (const Request& request : requests)
+    test.submit(request);
+  test.run();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(*test.outcomes[i],
+              TestEngine(TestEngine::small_options(), plain).generate(requests[i]))
+        << i;
+  }
+  const EngineStats stats = test.engine->stats();
+  EXPECT_GT(stats.num_preemptions, 0);
+  EXPECT_GT(stats.num_accepted_tokens, stats.num_draft_tokens / 5);
+  EXPECT_LT(stats.num_accepted_tokens, stats.num_draft_tokens);
+  EXPECT_EQ(stats.num_kv_blocks_free, 14);
+}
+
+TEST(SameTokens, WithSpeculationAfterAStepThatFailedAtAnyLayer) {
+  const FakeModelOptions drafting{.spread = 60, .has_draft = true};
+  const EngineOptions options =
+      options_with([](EngineOptions& o) { o.num_speculative_tokens = 1; });
+  const Request request = decided_request(5, 40, 12);
+  const Outcome alone = TestEngine(TestEngine::small_options(), {.spread = 60}).generate(request);
+  for (int64_t fail_at = 0; fail_at < 40; ++fail_at) {
+    TestEngine test(options, drafting);
+    Outcome& outcome = test.submit(request);
+    FakeAllToAll failing(fail_at);
+    while (test.engine->has_work() && test.engine->step(failing)) {
+    }
+    test.run();
+    ASSERT_EQ(outcome, alone) << fail_at;
+  }
+}
+
 // Runs a load to its end, with an exchange that fails at its `fail_at`-th use, and goes on with a
 // fresh one. Returns how many uses there were.
 TEST(SameTokens, AfterAStepThatFailedAtAnyLayer) {

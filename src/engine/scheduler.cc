@@ -8,12 +8,11 @@
 namespace wideep::engine {
 namespace {
 
-void schedule(StepPlan& plan, Sequence& sequence, int64_t count) {
-  if (count <= 0) return;
-  const bool is_prefill = sequence.num_pending() > 1;
-  plan.sequences.push_back({.sequence = &sequence, .count = count});
-  plan.num_rows += count;
-  if (is_prefill) plan.num_prefill_rows += count;
+void schedule(StepPlan& plan, const ScheduledRows& rows) {
+  if (rows.count <= 0) return;
+  plan.sequences.push_back(rows);
+  plan.num_rows += rows.num_rows();
+  if (rows.sequence->num_pending() > 1) plan.num_prefill_rows += rows.count;
 }
 
 }  // namespace
@@ -62,16 +61,13 @@ StepPlan Scheduler::next(int64_t rows_max) {
   return plan;
 }
 
-void Scheduler::commit(const StepPlan& plan) {
-  for (const ScheduledRows& rows : plan.sequences) {
-    Sequence& sequence = *rows.sequence;
-    const int64_t first = sequence.num_computed / cache_.block_tokens();
-    sequence.num_computed += rows.count;
-    const int64_t end = sequence.num_computed / cache_.block_tokens();
-    const auto names = sequence.block_names(cache_.block_tokens());
-    for (int64_t block = first; block < end; ++block)
-      cache_.publish(sequence.blocks[block], names[block]);
-  }
+void Scheduler::commit(Sequence& sequence, int64_t count) {
+  const int64_t first = sequence.num_computed / cache_.block_tokens();
+  sequence.num_computed += count;
+  const int64_t end = sequence.num_computed / cache_.block_tokens();
+  const auto names = sequence.block_names(cache_.block_tokens());
+  for (int64_t block = first; block < end; ++block)
+    cache_.publish(sequence.blocks[block], names[block]);
 }
 
 // What does not fit into the coming step is left over; all others decode then. Waiting sequences
@@ -93,8 +89,10 @@ ep::StepWish Scheduler::wish(int64_t rows_now) const {
   }
   rows_now = std::min(rows_now, options_.max_num_batched_tokens);
   const int64_t left_over = std::max<int64_t>(0, num_pending - rows_now);
-  return {.num_tokens = std::min(num_sequences + left_over, options_.max_num_batched_tokens),
-          .has_work = !sequences_.empty()};
+  const int64_t num_rows = num_sequences * (1 + options_.draft_depth) + left_over;
+  return {.num_tokens = std::min(num_rows, options_.max_num_batched_tokens),
+          .has_work = !sequences_.empty(),
+          .draft_depth = sequences_.empty() ? 0 : options_.draft_depth};
 }
 
 // Admits waiting sequences of a higher priority class than a running one before any rows are given
@@ -131,10 +129,14 @@ void Scheduler::schedule_running(StepPlan& plan, int64_t rows_max) {
     const int64_t pending = sequence.num_pending();
     if (pending == 1) --num_decodes_behind;
     const int64_t room = rows_max - plan.num_rows - (pending == 1 ? 0 : num_decodes_behind);
-    const bool has_blocks = make_room(sequence, sequence.num_tokens());
+    const bool has_blocks = make_room(sequence);
     // Whoever was preempted stood behind this sequence, or is this sequence itself.
     it = running_.upper_bound(&sequence);
-    if (has_blocks) schedule(plan, sequence, std::min(pending, room));
+    if (!has_blocks) continue;
+    ScheduledRows rows{.sequence = &sequence, .count = std::min(pending, room)};
+    if (pending == 1)
+      rows.num_drafts = make_room_for_drafts(sequence, room - 1 - num_decodes_behind);
+    schedule(plan, rows);
   }
 }
 
@@ -153,15 +155,16 @@ void Scheduler::admit_waiting(StepPlan& plan, int64_t rows_max) {
     if (!fits(sequence, found)) return;
     it = waiting_.erase(it);
     admit(sequence, found);
-    schedule(plan, sequence, std::min(sequence.num_pending(), rows_max - plan.num_rows));
+    schedule(plan, {.sequence = &sequence,
+                    .count = std::min(sequence.num_pending(), rows_max - plan.num_rows)});
   }
 }
 
-// Sees that the sequence has blocks for its first `num_tokens`, at the cost of those behind it.
-// False: it had to give up its own.
-bool Scheduler::make_room(Sequence& sequence, int64_t num_tokens) {
+// Sees that the sequence has blocks for its tokens, at the cost of those behind it. False: it had
+// to give up its own.
+bool Scheduler::make_room(Sequence& sequence) {
   const auto held = static_cast<int64_t>(sequence.blocks.size());
-  const int64_t wanted = cache_.blocks_for(num_tokens) - held;
+  const int64_t wanted = cache_.blocks_for(sequence.num_tokens()) - held;
   if (wanted <= 0) return true;
   while (blocks_available_to(sequence) < wanted) {
     Sequence* victim = victim_for(sequence);
@@ -173,6 +176,20 @@ bool Scheduler::make_room(Sequence& sequence, int64_t num_tokens) {
   return true;
 }
 
+// How many drafts can be computed beside the last token: nobody is preempted for a guess.
+int64_t Scheduler::make_room_for_drafts(Sequence& sequence, int64_t rows_max) {
+  const int64_t num_drafts = std::min({static_cast<int64_t>(sequence.drafts.size()), rows_max,
+                                       sequence.num_computed_max() - sequence.num_tokens()});
+  if (num_drafts <= 0) return 0;
+  const auto held = static_cast<int64_t>(sequence.blocks.size());
+  const int64_t wanted = cache_.blocks_for(sequence.num_tokens() + num_drafts) - held;
+  if (wanted <= 0) return num_drafts;
+  if (blocks_available_to(sequence) < wanted) return 0;
+  const Status taken = cache_.take(wanted, sequence.blocks);
+  WD_CHECK(taken.has_value());
+  return num_drafts;
+}
+
 Sequence* Scheduler::victim_for(const Sequence& sequence) const {
   for (auto it = running_.rbegin(); it != running_.rend() && *it != &sequence; ++it)
     if (!(*it)->is_reserved) return *it;
@@ -182,6 +199,7 @@ Sequence* Scheduler::victim_for(const Sequence& sequence) const {
 void Scheduler::preempt(Sequence& sequence) {
   WD_CHECK(!sequence.is_reserved);
   cache_.give_back(sequence.blocks);
+  sequence.drafts.clear();
   sequence.num_computed = 0;
   sequence.state = SequenceState::kWaiting;
   ++sequence.num_preemptions;

@@ -38,12 +38,17 @@ namespace wideep::engine {
 struct SchedulerOptions {
   int64_t max_num_seqs = 64;
   int64_t max_num_batched_tokens = 512;
+  int32_t draft_depth = 0;  // tokens to guess for each decoding sequence
 };
 
-// Positions [num_computed, num_computed + count) of a sequence.
+// Positions [num_computed, num_computed + count) of a sequence, and the first of its drafts behind
+// them.
 struct ScheduledRows {
   Sequence* sequence = nullptr;
   int64_t count = 0;
+  int64_t num_drafts = 0;
+
+  int64_t num_rows() const { return count + num_drafts; }
 
   // The last row is the sequence's last token: a new one is sampled from it.
   bool samples() const { return count == sequence->num_pending(); }
@@ -79,8 +84,8 @@ class Scheduler {
 
   // The next step, of at most `rows_max` rows. Takes blocks and preempts; advances nothing.
   StepPlan next(int64_t rows_max);
-  // The step has been computed: its rows are in the cache.
-  void commit(const StepPlan& plan);
+  // The next `count` tokens of the sequence are in the cache.
+  void commit(Sequence& sequence, int64_t count);
 
   // What the step after the coming one may bring, if the coming one has room for `rows_now`.
   ep::StepWish wish(int64_t rows_now) const;
@@ -106,7 +111,8 @@ class Scheduler {
   void admit_urgent();
   void schedule_running(StepPlan& plan, int64_t rows_max);
   void admit_waiting(StepPlan& plan, int64_t rows_max);
-  bool make_room(Sequence& sequence, int64_t num_tokens);
+  bool make_room(Sequence& sequence);
+  int64_t make_room_for_drafts(Sequence& sequence, int64_t rows_max);
   Sequence* victim_for(const Sequence& sequence) const;
   void preempt(Sequence& sequence);
   void admit(Sequence& sequence, const kv::PrefixMatch& match);

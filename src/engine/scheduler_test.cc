@@ -49,7 +49,8 @@ class Bench {
     std::vector<Sequence*> sampling;
     for (const ScheduledRows& rows : plan.sequences)
       if (rows.samples()) sampling.push_back(rows.sequence);
-    scheduler.commit(plan);
+    for (const ScheduledRows& rows : plan.sequences)
+      scheduler.commit(*rows.sequence, rows.count);
     for (Sequence* sequence : sampling) {
       sequence->append(TokenId{static_cast<int32_t>(sequence->num_tokens())});
       preemptions_max = std::max(preemptions_max, sequence->num_preemptions);

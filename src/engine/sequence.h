@@ -73,6 +73,7 @@ class Sequence {
   SequenceState state = SequenceState::kWaiting;
   int64_t num_computed = 0;
   std::vector<BlockId> blocks;
+  std::vector<TokenId> drafts;  // guesses of the tokens to come
   int32_t num_preemptions = 0;
   bool is_reserved = false;    // blocks up to its end are set aside: it is never preempted again
   int64_t cached_tokens = -1;  // found in the prefix cache when first admitted; -1: not yet

@@ -7,9 +7,12 @@
 //
 // What decides the bits (checkpoint, formats, ISA level) is the key of a row; everything else must
 // not matter: the row is compared with a run of the same key alone, in one chunk, on one thread.
+#include "base/file.h"
+#include "base/json.h"
 #include "covering.h"
 #include "engine/test_engine.h"
 #include "ep/local_all_to_all.h"
+#include "model/golden_set.h"
 #include "model/load_model.h"
 
 #include <fmt/format.h>
@@ -43,6 +46,7 @@ enum Dimension {
   kPrefix,
   kPreemption,
   kResume,
+  kSpeculation,  // where there is a draft layer
   kNumDimensions
 };
 
@@ -76,26 +80,31 @@ std::vector<int> sizes() {
   sizes[kPrefix] = kNumPrefixes;
   sizes[kPreemption] = 2;
   sizes[kResume] = kCuts.size();
+  sizes[kSpeculation] = 2;
   return sizes;
 }
 
 std::string describe(const Row& row) {
   return fmt::format(
       "{} {} {} {}: blocks of {}, chunks of {}, {} mates, {} threads, prefix {}, {} preemption, "
-      "resumed at {}",
+      "resumed at {}, speculation {}",
       kSets[row[kSet]], kFormats[row[kFormat]], math::name(math::supported_isas()[row[kIsa]]),
       kSamplings[row[kSampling]], kBlockSizes[row[kBlockSize]], kBudgets[row[kBudget]],
       kMateCounts[row[kMates]], kThreadCounts[row[kThreads]], kPrefixes[row[kPrefix]],
-      row[kPreemption], kCuts[row[kResume]]);
+      row[kPreemption], kCuts[row[kResume]], row[kSpeculation]);
 }
 
 // The run that all others are compared with.
 Row baseline_of(Row row) {
   row[kBlockSize] = 1;
   row[kBudget] = 2;
-  for (const Dimension d : {kMates, kThreads, kPrefix, kPreemption, kResume})
+  for (const Dimension d : {kMates, kThreads, kPrefix, kPreemption, kResume, kSpeculation})
     row[d] = 0;
   return row;
+}
+
+std::string golden_folder(std::string_view set) {
+  return fmt::format("{}/tests/golden/data/{}", WIDEEP_SOURCE_DIR, set);
 }
 
 struct Running {
@@ -116,8 +125,7 @@ class Rank {
     if (format == "int8")
       load.weights.expert_format = load.weights.linear_format = math::WeightFormat::kInt8;
     if (format == "int4") load.weights.expert_format = math::WeightFormat::kInt4;
-    auto model = model::load_model(
-        fmt::format("{}/tests/golden/data/{}", WIDEEP_SOURCE_DIR, kSets[row[kSet]]), pool_, load);
+    auto model = model::load_model(golden_folder(kSets[row[kSet]]), pool_, load);
     if (!model) {
       ADD_FAILURE() << model.error().message;
       return;
@@ -129,14 +137,15 @@ class Rank {
                                                .num_experts = model_->config().num_experts(),
                                                .top_k = model_->config().router.top_k,
                                                .tokens_max = kRowsMax});
-    auto engine =
-        engine::Engine::create(*model_, &engine::byte_tokenizer(), clock_,
-                               {.max_model_len = 1024,
-                                .max_num_seqs = std::min<int64_t>(kBudgets[row[kBudget]], 33),
-                                .max_num_batched_tokens = kBudgets[row[kBudget]],
-                                .block_size = load.block_tokens,
-                                .num_kv_blocks = 36 * (256 / load.block_tokens + 1),
-                                .enable_prefix_caching = row[kPrefix] != kOff});
+    auto engine = engine::Engine::create(
+        *model_, &engine::byte_tokenizer(), clock_,
+        {.max_model_len = 1024,
+         .max_num_seqs = std::min<int64_t>(kBudgets[row[kBudget]], 33),
+         .max_num_batched_tokens = kBudgets[row[kBudget]],
+         .block_size = load.block_tokens,
+         .num_kv_blocks = 36 * (256 / load.block_tokens + 1),
+         .enable_prefix_caching = row[kPrefix] != kOff,
+         .num_speculative_tokens = load.weights.draft ? row[kSpeculation] : 0});
     if (engine)
       engine_ = *std::move(engine);
     else
@@ -305,6 +314,69 @@ TEST(SameTokens, InEveryConfiguration) {
     ASSERT_EQ(subject.alone.tokens.size(), static_cast<size_t>(kNewTokens));
     EXPECT_EQ(outcome_of(rows[i], subject), subject.alone) << what;
   }
+}
+
+Request greedy_request(std::vector<TokenId> prompt, size_t num_tokens) {
+  Request request;
+  request.prompt_tokens = std::move(prompt);
+  request.sampling.temperature = 0;
+  request.sampling.logprobs = 0;
+  request.stop.max_tokens = static_cast<int64_t>(num_tokens);
+  request.stop.ignore_eos = true;
+  return request;
+}
+
+TEST(GoldenTokens, ComeOutOfTheEngineInAllPromptsAtOnce) {
+  for (size_t set = 0; set < kSets.size(); ++set) {
+    SCOPED_TRACE(kSets[set]);
+    Row row = baseline_of(Row(kNumDimensions, 0));
+    row[kSet] = static_cast<int>(set);
+    row[kFormat] = 1;  // f32
+    row[kBudget] = 1;  // in chunks
+    row[kIsa] = static_cast<int>(math::supported_isas().size()) - 1;
+    Rank rank(row);
+    const auto prompts = model::load_golden_set(golden_folder(kSets[set]));
+    ASSERT_TRUE(prompts) << prompts.error().message;
+    std::vector<const Running*> running;
+    for (const model::GoldenPrompt& prompt : *prompts)
+      running.push_back(&rank.submit(greedy_request(prompt.input, prompt.greedy.size())));
+    rank.run();
+    for (size_t i = 0; i < prompts->size(); ++i) {
+      const model::GoldenPrompt& prompt = (*prompts)[i];
+      EXPECT_EQ(running[i]->outcome.tokens, prompt.greedy) << "prompt " << i;
+      const std::vector<float>& logprobs = prompt.tensors.at("greedy_logprobs").values;
+      for (size_t t = 0; t < logprobs.size(); ++t)
+        EXPECT_NEAR(running[i]->outcome.logprobs[t], logprobs[t], 1e-4) << "token " << t;
+    }
+  }
+}
+
+// golden.json says how many guesses a loop of one draft and one check gets right.
+TEST(GoldenTokens, AreGuessedAsOftenAsTheGoldenSetSays) {
+  const std::string folder = golden_folder("dsv3-tiny-mtp");
+  const auto text = read_file(folder + "/expected/golden.json", 1 << 20);
+  ASSERT_TRUE(text);
+  const Json golden = *parse_json(*text);
+  const auto prompts = *model::load_golden_set(folder);
+  int num_checked = 0;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const Json* mtp = (*golden.find("prompts")->as_array())[i].find("mtp");
+    if (mtp == nullptr) continue;
+    Row row = baseline_of(Row(kNumDimensions, 0));
+    row[kSet] = 4;
+    row[kFormat] = 1;
+    row[kIsa] = static_cast<int>(math::supported_isas().size()) - 1;
+    row[kSpeculation] = 1;
+    Rank rank(row);
+    const Running& running =
+        rank.submit(greedy_request(prompts[i].input, prompts[i].greedy.size()));
+    rank.run();
+    EXPECT_EQ(running.outcome.tokens, prompts[i].greedy);
+    EXPECT_EQ(rank.engine().stats().num_accepted_tokens,
+              mtp->find("one_draft_loop")->find("accepted")->as_int());
+    ++num_checked;
+  }
+  EXPECT_EQ(num_checked, 2);
 }
 
 // The matrix must be able to fail: other numbers are other tokens or log-probabilities.
