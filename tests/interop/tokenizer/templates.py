@@ -58,7 +58,7 @@ class Templates:
             f"{self.any(depth - 1)}|tojson(ensure_ascii=true, sort_keys=true)",
             f"({inner} if {self.truth(depth - 1)} else {self.text(depth - 1)})",
             f"({inner} if {self.truth(depth - 1)})", f"{inner} * {self.pick('0', '2', '-1')}",
-            f"{self.any(depth - 1)}|string", f"({inner})|reverse",
+            f"{self.any(depth - 1)}|string", f"({inner})|string|reverse",
             f"({inner})|indent(2)", f"({inner})|first", f"({inner})|last",
             f"'-'.join({self.list(depth - 1)})", f"({inner}).removeprefix('a')",
         )
