@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "net/descriptors.h"
 #include "net/signals.h"
 
 #include <csignal>
@@ -11,6 +12,7 @@
 namespace wideep::cmd {
 
 void run_until_signal(net::EventLoop& loop, const std::function<void()>& drain) {
+  net::raise_descriptor_limit();
   std::thread drainer;
   const net::SignalWatcher watcher(loop, {SIGTERM, SIGINT}, [&](int signal) {
     if (drainer.joinable()) {

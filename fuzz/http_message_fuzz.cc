@@ -1,9 +1,13 @@
 // modules: http
 // Bytes from the network into the server's and the client's parser. Whatever is accepted must be
-// framed one way only: reading it in pieces gives what reading it whole gives.
+// framed one way only: reading it in pieces gives what reading it whole gives, and where
+// Boost.Beast takes the message too, it must see the same body.
 #include "base/check.h"
 #include "http/parser.h"
 #include "http/target.h"
+
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -43,6 +47,28 @@ Outcome read_body(const Framing& framing, std::string_view input, size_t piece) 
   return outcome;
 }
 
+// Beast, if it takes a complete request at all (it refuses some values of connection), must read
+// the same body and stop at the same byte.
+void check_with_beast(std::string_view head, std::string_view rest, const Framing& framing) {
+  BodyDecoder decoder(framing, kLimits);
+  std::string body;
+  const auto used = decoder.decode(rest, body);
+  if (!used || !decoder.done()) return;
+  namespace beast = boost::beast::http;
+  beast::request_parser<beast::string_body> parser;
+  parser.eager(true);
+  parser.body_limit(kLimits.body_bytes_max);
+  boost::system::error_code ec;
+  const std::string message = std::string(head) + std::string(rest.substr(0, *used));
+  size_t taken = 0;
+  while (taken < message.size() && !parser.is_done() && !ec)
+    taken += parser.put(boost::asio::buffer(message.data() + taken, message.size() - taken), ec);
+  if (ec) return;
+  WD_CHECK(parser.is_done());
+  WD_CHECK(taken == message.size());
+  WD_CHECK(parser.get().body() == body);
+}
+
 // The size of the head when it comes byte by byte: 0 unfinished, -1 refused.
 int64_t scan_slowly(std::string_view input) {
   HeadScanner scanner(kLimits);
@@ -73,6 +99,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     WD_CHECK(request->framing.kind != Framing::Kind::kUntilClose);
     WD_CHECK(read_body(request->framing, rest, 1) ==
              read_body(request->framing, rest, rest.size() + 1));
+    check_with_beast(head, rest, request->framing);
     if (const auto target = normalise_target(request->target)) {
       const auto again = normalise_target(encode_path(target->path));
       WD_CHECK(again.has_value());

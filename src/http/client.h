@@ -38,7 +38,7 @@ struct Call {
   std::chrono::milliseconds connect_timeout{2'000};
   std::chrono::milliseconds head_timeout{60'000};  // from the request's last byte to the head
   std::chrono::milliseconds idle_timeout{60'000};  // between bytes of the body, or of the request
-  std::chrono::milliseconds total_timeout{3'600'000};
+  std::chrono::milliseconds total_timeout{24 * 3'600'000};
 };
 
 struct CallFailure {

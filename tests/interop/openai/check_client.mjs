@@ -1,4 +1,4 @@
-// The official JavaScript client against a server: node check_client.mjs URL KEY MODEL
+// The official JavaScript client against a server: node check_client.mjs URL KEY MODEL MAX_MODEL_LEN
 // OPENAI_PATH is the folder whose node_modules has the client.
 import assert from 'node:assert/strict';
 import {createRequire} from 'node:module';
@@ -6,13 +6,14 @@ import path from 'node:path';
 
 const require = createRequire(path.join(process.env.OPENAI_PATH, 'package.json'));
 const OpenAI = require('openai');
-const [url, key, model] = process.argv.slice(2);
+const [url, key, model, maxModelLen] = process.argv.slice(2);
 const connect = (apiKey = key) => new OpenAI.OpenAI({baseURL: url, apiKey, maxRetries: 0});
 const user = (text) => [{role: 'user', content: text}];
 
 // Never byte 1, which the toy model answers with a NaN.
 const endless = {
-  model, messages: user('go on'), max_tokens: 50000, ignore_eos: true, logit_bias: {1: -100}};
+  model, messages: user('go on'), max_tokens: Math.min(50000, maxModelLen - 100), ignore_eos: true,
+  logit_bias: {1: -100}};
 
 async function expectError(kind, status, code, call) {
   const error = await call().then(() => null, (e) => e);

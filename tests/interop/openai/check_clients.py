@@ -1,20 +1,22 @@
 """Drives a server with the official OpenAI clients: this file with Python's, check_client.mjs with
 JavaScript's.
 
-    check_clients.py --node-modules FOLDER SERVER [ARGUMENT...]
+    check_clients.py --node-modules FOLDER --toy TOY_SERVER
+    check_clients.py --node-modules FOLDER --serve "wideep serve MODEL"
 
-The server is started here, prints "listening ADDRESS" and takes an API key as its last argument.
-With --url URL --model NAME a server that runs already is checked instead; what needs the toy model
-is then left out.
+The server is started here. What needs the toy model is left out for a real one.
 """
 
 import argparse
 import os
 import pathlib
 import re
+import select
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -24,7 +26,6 @@ import openai
 KEY = "sk-test"
 # Never byte 1, which the toy model answers with a NaN.
 NO_ERROR = {"logit_bias": {"1": -100}}
-LONG = {"max_tokens": 50_000, "extra_body": {"ignore_eos": True}, **NO_ERROR}
 PATIENCE_S = 60
 # Of the toy server.
 RUNNING_MAX = 4
@@ -32,15 +33,31 @@ WAITING_MAX = 8
 
 
 class Server:
-    """A toy server of our own, or somebody else's."""
+    """A server of our own, from its start to its end."""
 
-    def __init__(self, command, url):
-        self.process = None
-        self.url = url
-        if command:
-            self.process = subprocess.Popen(command + [KEY], stdout=subprocess.PIPE, text=True)
-            line = self.process.stdout.readline()
-            self.url = "http://" + line.split()[1]
+    def __init__(self, options):
+        if options.toy:
+            command = [options.toy, KEY]
+        else:
+            ready = pathlib.Path(tempfile.mkdtemp()) / "ready"
+            command = shlex.split(options.serve) + [
+                "--port", "0", "--api-key", KEY, "--ready-file", str(ready)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        if options.toy:
+            self.url = "http://" + self.process.stdout.readline().split()[1]
+        else:
+            self.wait_for("the server", lambda: self.process.poll() is not None or ready.exists())
+            self.url = ready.read_text().strip()
+        [self.card] = self.client().models.list().data
+
+    @property
+    def model(self):
+        return self.card.id
+
+    def long(self):
+        """A generation that does not end before it is aborted."""
+        tokens = min(50_000, self.card.max_model_len - 100)
+        return {"max_tokens": tokens, "extra_body": {"ignore_eos": True}, **NO_ERROR}
 
     def get(self, path):
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {KEY}"})
@@ -56,6 +73,7 @@ class Server:
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for {what}"
+            select.select([], [], [], 0.02)
 
     def client(self, key=KEY):
         return openai.OpenAI(base_url=self.url + "/v1", api_key=key, max_retries=0, timeout=PATIENCE_S)
@@ -185,7 +203,7 @@ def check_toy_error(server, model):
 def check_abort(server, model):
     aborted = server.metric("vllm:request_success_total", 'finished_reason="abort"')
     stream = server.client().chat.completions.create(
-        model=model, messages=user("go on"), stream=True, n=2, **LONG)
+        model=model, messages=user("go on"), stream=True, n=2, **server.long())
     for _, _ in zip(range(5), stream):
         pass
     stream.close()
@@ -198,7 +216,7 @@ def check_abort(server, model):
 def check_full_queue(server, model):
     """As many run and wait as may; the next is told to come back."""
     streams = [server.client().chat.completions.create(
-        model=model, messages=user(str(i)), stream=True, **LONG) for i in range(RUNNING_MAX)]
+        model=model, messages=user(str(i)), stream=True, **server.long()) for i in range(RUNNING_MAX)]
     for stream in streams:
         next(iter(stream))
     waiting = [threading.Thread(target=lambda: quietly(server, model), daemon=True)
@@ -223,7 +241,7 @@ def quietly(server, model):
 def check_drain(server, model):
     """SIGTERM: the stream under way ends well, nobody new gets in, the process ends with 0."""
     stream = iter(server.client().chat.completions.create(
-        model=model, messages=user("last"), stream=True, max_tokens=3000,
+        model=model, messages=user("last"), stream=True, max_tokens=1000,
         extra_body={"ignore_eos": True}, **NO_ERROR))
     next(stream)
     server.process.send_signal(signal.SIGTERM)
@@ -237,36 +255,36 @@ def check_drain(server, model):
     raise AssertionError("someone still listens")
 
 
-def check_javascript(server, model, node_modules):
+def check_javascript(server, node_modules):
     script = pathlib.Path(__file__).with_name("check_client.mjs")
     # Modules are looked for beside the script's real path; NODE_PATH is for require() only.
     environment = dict(os.environ, OPENAI_PATH=str(pathlib.Path(node_modules).resolve()))
-    subprocess.run(["node", str(script), server.url + "/v1", KEY, model], env=environment, check=True,
+    subprocess.run(["node", str(script), server.url + "/v1", KEY, server.model,
+                    str(server.card.max_model_len)], env=environment, check=True,
                    timeout=5 * PATIENCE_S)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--node-modules", required=True)
-    parser.add_argument("--url", help="check this server instead of starting one")
-    parser.add_argument("--model", default="toy")
-    parser.add_argument("command", nargs="*")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--toy")
+    kind.add_argument("--serve")
     options = parser.parse_args()
-    server = Server(options.command, options.url)
+    server = Server(options)
     checks = [check_models, check_chat, check_stream_equals_whole, check_logprobs, check_completions,
               check_errors, check_abort]
-    if options.command:
+    if options.toy:
         checks += [check_toy_error, check_full_queue]
     try:
         for check in checks:
-            check(server, options.model)
+            check(server, server.model)
             print(f"ok   {check.__name__}", flush=True)
-        check_javascript(server, options.model, options.node_modules)
-        if options.command:
-            check_drain(server, options.model)
-            print("ok   check_drain")
+        check_javascript(server, options.node_modules)
+        check_drain(server, server.model)
+        print("ok   check_drain")
     finally:
-        if server.process and server.process.poll() is None:
+        if server.process.poll() is None:
             server.process.kill()
     print(f"openai {openai.__version__}: all checks passed")
 
