@@ -25,7 +25,7 @@ ONLY_IN = {  # a library stays behind one folder
     r"#include <(grpcpp|google/protobuf)/": ("src/epp/", "tests/"),
     r"#include <(immintrin|x86intrin)\.h>": ("src/math/", "bench/", "src/base/thread_pool.cc", "src/fabric/"),
     r"#include <uc[pst]/": ("src/fabric/",),
-    r"#include <boost/": ("src/net/", "src/http/", "tests/"),
+    r"#include <boost/": ("src/net/", "src/http/", "tests/", "fuzz/"),
     r"#include <rapidjson/": ("src/base/json.cc",),
     r"#include <yaml-cpp/": ("src/base/yaml.cc",),
 }

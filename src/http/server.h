@@ -27,14 +27,14 @@ namespace wideep::http {
 
 struct ServerLimits {
   ParserLimits parser;
-  int connections_max = 1024;                           // one more is answered with 503 and closed
-  std::chrono::milliseconds idle_timeout{75'000};       // between requests
-  std::chrono::milliseconds header_timeout{10'000};     // from a head's first byte to its last
-  std::chrono::milliseconds body_timeout{10'000};       // this, and a second more for each ...
-  int64_t body_bytes_per_second_min = 16 * 1024;        // ... bytes that came
-  std::chrono::milliseconds write_timeout{30'000};      // without one byte taken by the client
-  std::chrono::milliseconds answer_timeout{24 * 3'600'000};  // from request to the end of its answer
-  size_t stream_buffer_bytes_max = 1024 * 1024;         // per response, waiting for the client
+  int connections_max = 1024;                        // one more is answered with 503 and closed
+  std::chrono::milliseconds idle_timeout{75'000};    // between requests
+  std::chrono::milliseconds header_timeout{10'000};  // from a head's first byte to its last
+  std::chrono::milliseconds body_timeout{10'000};    // this, and a second more for each ...
+  int64_t body_bytes_per_second_min = 16 * 1024;     // ... bytes that came
+  std::chrono::milliseconds write_timeout{30'000};   // without one byte taken by the client
+  std::chrono::milliseconds answer_timeout{24 * 3'600'000};  // to the end of the answer
+  size_t stream_buffer_bytes_max = 1024 * 1024;              // per response, waiting for the client
   // Bodies of all requests that are received or in the hands of a handler; one more gets 503.
   int64_t all_bodies_bytes_max = 512 * 1024 * 1024;
 };
