@@ -43,7 +43,9 @@ Result<std::vector<QuestionSet>> parse_questions(std::string_view json) {
   if (!document.is_object()) return invalid_argument("an object of question lists is expected");
   std::vector<QuestionSet> result;
   for (const auto& [name, list] : *document.as_object()) {
-    if (!list.is_array()) continue;
+    const bool has_answers =
+        list.is_array() && !list.as_array()->empty() && list.as_array()->front().is_object();
+    if (!has_answers) continue;
     QuestionSet& added = result.emplace_back(QuestionSet{name, {}});
     for (const Json& item : *list.as_array()) {
       auto question = parse_question(item);

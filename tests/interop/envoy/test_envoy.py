@@ -61,6 +61,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def read_body(self):
+        if self.headers["content-length"] is not None:
+            return self.rfile.read(int(self.headers["content-length"]))
+        body = b""  # chunked: Envoy does not know how long the picker's answer will be
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def do_GET(self):
         if self.path == "/metrics":
             self.answer(f"vllm:num_requests_waiting {self.server.waiting}\n".encode(), "text/plain")
@@ -68,7 +78,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(json.dumps({"server": self.server.name}).encode())
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.read_body()
         self.server.seen.append({"headers": {k.lower(): v for k, v in self.headers.items()}, "body": body})
         if json.loads(body).get("stream"):
             self.send_response(200)
@@ -144,7 +154,9 @@ class EnvoyTest(unittest.TestCase):
         connection.request("POST", "/v1/completions", body if isinstance(body, bytes) else json.dumps(body).encode(),
                            {"content-type": "application/json", **(headers or {})})
         response = connection.getresponse()
-        return response, response.read()
+        body = response.read()
+        connection.close()
+        return response, body
 
     def test_goes_to_the_decode_endpoint_with_the_shortest_queue_and_names_the_prefiller(self):
         self.idle.seen.clear()
@@ -175,6 +187,7 @@ class EnvoyTest(unittest.TestCase):
         connection = http.client.HTTPConnection("127.0.0.1", self.door, timeout=PATIENCE_S)
         connection.request("GET", "/v1/models")
         self.assertEqual(connection.getresponse().status, 200)
+        connection.close()
 
     def test_broken_json_is_a_clients_fault(self):
         response, body = self.post(b"{")
