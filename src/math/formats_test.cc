@@ -1,13 +1,16 @@
 #include "math/formats.h"
 
 #include "base/matrix.h"
+#include "math/kernels.h"
 #include "math/test_matrices.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string>
 #include <vector>
 
 namespace wideep::math {
@@ -112,6 +115,65 @@ TEST(Rows, ShowANaNInEveryDecodedValue) {
     EXPECT_TRUE(std::isnan(back[0])) << name(format);
   }
 }
+
+// Values of every magnitude, and those that are none.
+std::vector<float> awkward_row(int64_t cols, uint64_t seed) {
+  Random random(seed);
+  std::vector<float> row;
+  for (int64_t i = 0; i < cols; ++i) {
+    const float scale = std::ldexp(1.0F, static_cast<int>(random.below(60)) - 40);
+    row.push_back(random.symmetric() * scale);
+  }
+  row[random.below(row.size())] = 0.0F;
+  row[random.below(row.size())] = -0.0F;
+  row[random.below(row.size())] = 0x1p-140F;
+  return row;
+}
+
+class FastFormats : public testing::TestWithParam<Isa> {};
+
+TEST_P(FastFormats, EncodeAndDecodeToTheBitsOfTheReference) {
+  const Kernels& table = kernels(GetParam());
+  for (const RowFormat format :
+       {RowFormat::kF32, RowFormat::kBf16, RowFormat::kInt8, RowFormat::kFp8}) {
+    for (const int64_t cols : {1, 63, 64, 65, 127, 128, 129, 300, 7168}) {
+      for (uint64_t seed = 0; seed < 4; ++seed) {
+        std::vector<float> row = awkward_row(cols, seed + 100);
+        if (seed == 1) std::fill(row.begin(), row.end(), 0.0F);
+        if (seed == 2) row[0] = std::nanf("");
+        if (seed == 3) row[0] = -std::numeric_limits<float>::infinity();
+        const auto bytes = static_cast<size_t>(row_bytes(format, cols));
+        AlignedBuffer expected(bytes);
+        AlignedBuffer encoded(bytes);
+        std::memset(encoded.data(), 0xAA, bytes);
+        reference_encode_row(format, row, expected.data());
+        table.encode_row(format, row.data(), cols, encoded.data());
+        ASSERT_EQ(std::memcmp(expected.data(), encoded.data(), bytes), 0)
+            << name(format) << " " << cols << " seed " << seed;
+        std::vector<float> back(row.size());
+        std::vector<float> decoded(row.size());
+        reference_decode_row(format, expected.data(), back);
+        table.decode_row(format, encoded.data(), cols, decoded.data());
+        for (size_t i = 0; i < row.size(); ++i)
+          ASSERT_TRUE(back[i] == decoded[i] || (std::isnan(back[i]) && std::isnan(decoded[i])));
+      }
+    }
+  }
+}
+
+TEST_P(FastFormats, RoundBf16ToTheBitsOfTheReferenceAndWriteNoMore) {
+  const std::vector<float> row = awkward_row(77, 5);
+  std::vector<uint16_t> out(80, 0xAAAA);
+  kernels(GetParam()).to_bf16(row.data(), 77, out.data());
+  for (size_t i = 0; i < 77; ++i)
+    EXPECT_EQ(out[i], f32_to_bf16(row[i]));
+  EXPECT_EQ(out[77], 0xAAAA);
+}
+
+INSTANTIATE_TEST_SUITE_P(Levels,
+                         FastFormats,
+                         testing::ValuesIn(supported_isas()),
+                         [](const auto& info) { return std::string(name(info.param)); });
 
 }  // namespace
 }  // namespace wideep::math

@@ -15,7 +15,8 @@
 //   rows kBf16: weights kBf16, kFp8                bf16 products, f32 sums
 //   rows kInt8: weights kInt8, kInt4               int32 sums (int8: over all k; int4: per group of
 //                                                  32, scaled into f32), then the row's scale
-// fp8 block scales multiply the f32 partial sum of each 128-wide k block.
+// fp8 block scales multiply the f32 partial sum of each 128-wide k block. bf16 products take
+// denormal values (below 2^-126) for zero at the levels that have instructions for them.
 // A row's result depends on that row, the weights and the ISA level alone: not on the number of
 // rows, the tiling, the panel range or the threads.
 #pragma once

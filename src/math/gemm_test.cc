@@ -129,6 +129,66 @@ TEST_P(Gemm, GivesARowTheSameBitsWhateverTheRowsAroundItThePanelsAndTheThreads) 
   }
 }
 
+TEST_P(Gemm, GivesTheSameBitsBeyondOneBlockOfRows) {
+  if (GetParam() == Isa::kScalar) GTEST_SKIP() << "no blocks";
+  constexpr int64_t kRows = 2 * 256 + 3;
+  constexpr int64_t kK = 320;
+  for (const Pairing& pairing : kPairings) {
+    const Packed w(TestMatrix(64, kK, 31).source(), pairing.weights);
+    RowBuffer buffer(pairing.rows, kRows, kK);
+    const Rows rows = buffer.encode(table(), random_matrix(kRows, kK, 32).view());
+    Matrix<float> all(kRows, 64);
+    Matrix<float> one(1, 64);
+    gemm(table(), w.matrix(), rows, {.begin = 0, .end = 1}, all.view());
+    for (const int64_t r : {0, 15, 16, 255, 256, 300, 511, 512, 514}) {
+      gemm(table(), w.matrix(), rows.slice(r, 1), {.begin = 0, .end = 1}, one.view());
+      ASSERT_EQ(std::memcmp(all.row(r).data(), one.row(0).data(), 64 * 4), 0)
+          << label(pairing, GetParam()) << " row " << r;
+    }
+  }
+}
+
+TEST_P(Gemm, TakesRowsFromAnywhere) {
+  for (const Pairing& pairing : kPairings) {
+    const Packed w(TestMatrix(64, 128, 41).source(), pairing.weights);
+    RowBuffer buffer(pairing.rows, 20, 128);
+    const Rows rows = buffer.encode(table(), random_matrix(20, 128, 42).view());
+    std::vector<const std::byte*> shuffled;
+    for (size_t r = 0; r < 20; ++r)
+      shuffled.push_back(rows.pointers[r * 7 % 20]);
+    Matrix<float> straight(20, 64);
+    Matrix<float> gathered(20, 64);
+    gemm(table(), w.matrix(), rows, {.begin = 0, .end = 1}, straight.view());
+    gemm(table(), w.matrix(), {.format = rows.format, .cols = 128, .pointers = shuffled},
+         {.begin = 0, .end = 1}, gathered.view());
+    for (int64_t r = 0; r < 20; ++r)
+      ASSERT_EQ(std::memcmp(gathered.row(r).data(), straight.row(r * 7 % 20).data(), 64 * 4), 0);
+  }
+}
+
+TEST_P(Gemm, LosesNoMoreThanDenormalsToInstructionsThatFlushThem) {
+  // 0x1p-130 is a denormal in bf16 and f32; vdpbf16ps and tiles may take it for zero.
+  constexpr int64_t kK = 64;
+  Matrix<float> tiny(64, kK);
+  for (int64_t n = 0; n < 64; ++n) {
+    for (float& value : tiny.row(n))
+      value = 0x1p-130F;
+    tiny(n, 0) = 1.0F;
+  }
+  const Packed w({.dtype = SourceMatrix::Dtype::kF32,
+                  .n = 64,
+                  .k = kK,
+                  .data = reinterpret_cast<const std::byte*>(tiny.data())},
+                 WeightFormat::kBf16);
+  Matrix<float> x(1, kK);
+  for (float& value : x.row(0))
+    value = 0x1p120F;
+  RowBuffer buffer(RowFormat::kBf16, 1, kK);
+  Matrix<float> out(1, 64);
+  gemm(table(), w.matrix(), buffer.encode(table(), x.view()), {.begin = 0, .end = 1}, out.view());
+  EXPECT_NEAR(out(0, 63), 0x1p120F, 0x1p120F * kK * 0x1p-126F);
+}
+
 TEST_P(Gemm, MultipliesAll256Fp8CodesExactly) {
   // Column c of the product picks input c of row c: W [256, 256] has code c in row c, and x = 1.
   std::vector<uint8_t> codes(256 * 256, 0);
