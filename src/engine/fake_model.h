@@ -154,7 +154,8 @@ class FakeModel : public model::Model {
 
   int64_t num_rows = 0;      // computed so far
   int64_t num_rows_max = 0;  // in one step
-  // A sequence whose tokens end with this one gets a NaN among its logits.
+  // A sequence whose tokens end with this one gets a NaN among its logits. It is never likely, so
+  // that only a prompt or a bias brings it.
   TokenId poison{-1};
 
  private:
@@ -212,6 +213,7 @@ class FakeModel : public model::Model {
       const float uniform = random_uniform(hash, static_cast<uint64_t>(v));
       logits_(row, v) = (2 * uniform - 1) * spread_;
     }
+    if (index(poison) >= 0) logits_(row, index(poison)) = -1e4F;
     if (poisoned_) logits_(row, config_.vocab_size / 2) = std::numeric_limits<float>::quiet_NaN();
     poisoned_ = false;
   }

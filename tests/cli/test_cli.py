@@ -18,6 +18,7 @@ GOLDEN = ROOT / "tests/golden/data"
 PATIENCE_S = 120
 # A sanitizer's shadow memory is not our allocation.
 MEMORY_BYTES_MAX = 4 << 30
+TRAINED_FLOOR, HELD_OUT_FLOOR = 0.77, 0.61
 
 
 def run(*arguments, **more):
@@ -153,6 +154,21 @@ class Models(unittest.TestCase):
                     tokens = answer["choices"][0]["token_ids"]
             self.assertEqual(len(tokens), 4)
             self.assertEqual(len(list(pathlib.Path(cache).rglob("*.*"))), 1)
+
+
+class DemoModel(unittest.TestCase):
+    def test_its_numbers_are_those_of_its_training(self):
+        self.assertEqual(run("golden", ROOT / "models/demo").returncode, 0)
+
+    def test_it_answers_as_well_as_its_card_says(self):
+        # A change of numerics that costs quality shows here. The floors are the card's figures less two points.
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / "scores.json"
+            result = run("bench", "quality", ROOT / "models/demo", "--result-filename", out)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            scores = json.loads(out.read_text())
+        self.assertGreaterEqual(scores["trained"]["share"], TRAINED_FLOOR)
+        self.assertGreaterEqual(scores["held_out"]["share"], HELD_OUT_FLOOR)
 
 
 class Bench(unittest.TestCase):
