@@ -40,7 +40,7 @@ std::string request_id(const http::Request& request) {
 ApiServer::Core::Core(ApiServerParts parts, ApiServerOptions options)
     : parts_(std::move(parts)),
       options_(std::move(options)),
-      prompts_(parts_.tokenizer, parts_.renderer),
+      prompts_(parts_.tokenizer, parts_.renderer, parts_.engine.options().max_model_len),
       created_(parts_.clock.unix_seconds()),
       metrics_(options_.served_model_names.at(0), options_.engine_label, parts_.engine.options()),
       context_{.engine = parts_.engine,

@@ -1,5 +1,7 @@
 #include "server/prompt_builder.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string_view>
 #include <utility>
@@ -9,6 +11,17 @@ namespace {
 
 using tokenizer::TextOrigin;
 using tokenizer::TextSegment;
+
+// Normalisation (NFC) may shrink a text before it is cut into tokens, but never to a fourth.
+constexpr size_t kShrinkMax = 4;
+
+// Of any token.
+size_t longest_token_bytes(const tokenizer::Tokenizer& tokenizer) {
+  size_t longest = 1;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
+    longest = std::max(longest, tokenizer.token_bytes(TokenId{id}).size());
+  return longest;
+}
 
 std::string_view trim_end(std::string_view text) {
   const size_t end = text.find_last_not_of(" \t\r\n");
@@ -47,6 +60,24 @@ std::string last_text(const std::vector<TextSegment>& segments) {
 
 }  // namespace
 
+PromptBuilder::PromptBuilder(const tokenizer::Tokenizer& tokenizer,
+                             ChatRenderer renderer,
+                             int64_t max_model_len)
+    : tokenizer_(tokenizer),
+      renderer_(std::move(renderer)),
+      max_model_len_(max_model_len),
+      text_bytes_max_(static_cast<size_t>(max_model_len) * longest_token_bytes(tokenizer) *
+                      kShrinkMax) {}
+
+std::optional<api::ApiError> PromptBuilder::check_size(size_t text_bytes) const {
+  if (text_bytes <= text_bytes_max_) return std::nullopt;
+  api::ApiError error = api::invalid_value(
+      {}, fmt::format("The context holds {} tokens, certainly less than the prompt's {} bytes.",
+                      max_model_len_, text_bytes));
+  error.code = "context_length_exceeded";
+  return error;
+}
+
 api::ApiResult<BuiltPrompt> PromptBuilder::build(const api::ChatFields& chat) const {
   auto segments = render(chat);
   if (!segments) return std::unexpected(std::move(segments.error()));
@@ -55,6 +86,10 @@ api::ApiResult<BuiltPrompt> PromptBuilder::build(const api::ChatFields& chat) co
     return std::unexpected(api::invalid_value(
         "continue_final_message", "The template does not end with the final message's text."));
   }
+  size_t text_bytes = 0;
+  for (const TextSegment& segment : *segments)
+    text_bytes += segment.text.size();
+  if (auto error = check_size(text_bytes)) return std::unexpected(*std::move(error));
   BuiltPrompt prompt;
   // Only what the template wrote opens the model's reasoning.
   prompt.reasoning = ThinkSplitter::start_after(last_text(*segments));
@@ -94,6 +129,7 @@ api::ApiResult<BuiltPrompt> PromptBuilder::build(const api::Prompt& prompt,
     if (with_text) built.text = tokenizer_.decode(*ids);
   } else {
     const auto& text = std::get<std::string>(prompt);
+    if (auto error = check_size(text.size())) return std::unexpected(*std::move(error));
     auto tokens = tokenizer_.encode(text, {.add_special_tokens = add_special_tokens});
     if (!tokens) return std::unexpected(api::invalid_value("prompt", tokens.error().message));
     built.tokens = *std::move(tokens);

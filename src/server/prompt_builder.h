@@ -9,6 +9,9 @@
 #include "server/server_options.h"
 #include "tokenizer/tokenizer.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,8 +27,9 @@ struct BuiltPrompt {
 class PromptBuilder {
  public:
   // Borrows the tokenizer. `renderer` may be empty: chats are refused then.
-  PromptBuilder(const tokenizer::Tokenizer& tokenizer, ChatRenderer renderer)
-      : tokenizer_(tokenizer), renderer_(std::move(renderer)) {}
+  PromptBuilder(const tokenizer::Tokenizer& tokenizer,
+                ChatRenderer renderer,
+                int64_t max_model_len);
 
   api::ApiResult<BuiltPrompt> build(const api::ChatFields& chat) const;
   api::ApiResult<BuiltPrompt> build(const api::Prompt& prompt,
@@ -34,9 +38,13 @@ class PromptBuilder {
 
  private:
   api::ApiResult<std::vector<tokenizer::TextSegment>> render(const api::ChatFields& chat) const;
+  // Refuses text that cannot fit whatever its tokens are, before it costs a tokenizer's time.
+  std::optional<api::ApiError> check_size(size_t text_bytes) const;
 
   const tokenizer::Tokenizer& tokenizer_;
   const ChatRenderer renderer_;
+  const int64_t max_model_len_;
+  const size_t text_bytes_max_;  // more is certainly longer than the context
 };
 
 }  // namespace wideep::server

@@ -115,7 +115,15 @@ struct ServerMetrics::Series {
       histogram("vllm:request_prefill_time_seconds", "Time in prefill.", kRequestBounds);
   Histogram& decode_time =
       histogram("vllm:request_decode_time_seconds", "Time in decode.", kRequestBounds);
-  Gauge& failed_steps = gauge("wideep:failed_steps", "Steps that failed as a whole.");
+  Counter& drafts =
+      counter("vllm:spec_decode_num_drafts_total", "Steps of sequences with drafted tokens.");
+  Counter& draft_tokens = counter("vllm:spec_decode_num_draft_tokens_total", "Tokens drafted.");
+  Counter& accepted_tokens =
+      counter("vllm:spec_decode_num_accepted_tokens_total", "Drafted tokens that were right.");
+  Counter& steps = counter("wideep:steps_total", "Steps of the engine.");
+  Counter& failed_steps = counter("wideep:failed_steps_total", "Steps that failed as a whole.");
+  Gauge& queued_tokens = gauge("wideep:queued_tokens", "Tokens of waiting requests.");
+  Gauge& blocks_free = gauge("wideep:kv_blocks_free", "KV blocks that no sequence uses.");
 };
 
 ServerMetrics::ServerMetrics(std::string_view model_name,
@@ -219,12 +227,18 @@ void ServerMetrics::update(const engine::EngineStats& stats) {
   series_->running.set(static_cast<double>(stats.num_running));
   series_->waiting.set(static_cast<double>(stats.num_waiting));
   series_->kv_usage.set(stats.kv_cache_usage);
-  series_->failed_steps.set(static_cast<double>(stats.num_failed_steps));
+  series_->queued_tokens.set(static_cast<double>(stats.num_queued_tokens));
+  series_->blocks_free.set(static_cast<double>(stats.num_kv_blocks_free));
   grow(series_->prefix_queries, last_.prefix_cache_queries, stats.prefix_cache_queries);
   grow(series_->prefix_hits, last_.prefix_cache_hits, stats.prefix_cache_hits);
   grow(series_->preemptions, last_.num_preemptions, stats.num_preemptions);
   grow(series_->prompt_tokens, last_.prompt_tokens, stats.prompt_tokens);
   grow(series_->generation_tokens, last_.generated_tokens, stats.generated_tokens);
+  grow(series_->drafts, last_.num_drafts, stats.num_drafts);
+  grow(series_->draft_tokens, last_.num_draft_tokens, stats.num_draft_tokens);
+  grow(series_->accepted_tokens, last_.num_accepted_tokens, stats.num_accepted_tokens);
+  grow(series_->steps, last_.num_steps, stats.num_steps);
+  grow(series_->failed_steps, last_.num_failed_steps, stats.num_failed_steps);
   last_ = stats;
 }
 

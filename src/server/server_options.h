@@ -41,7 +41,7 @@ struct ApiServerOptions {
   // Metrics without a key on the main address; they can have an address of their own instead.
   bool open_metrics = false;
   std::chrono::milliseconds ping_interval{15'000};  // comments in silent event streams
-  int tokenizer_threads = 1;
+  int tokenizer_threads = 2;            // so that one huge prompt does not hold up the others
   size_t preparing_requests_max = 256;  // being parsed and tokenised; more get 429
   // A step that takes longer than this is stuck: /health says so.
   std::chrono::milliseconds progress_deadline{60'000};

@@ -90,15 +90,27 @@ api::ChatFields chat_of(std::string_view last_content, bool go_on) {
   return chat;
 }
 
+constexpr int64_t kContext = 100;
+
+TEST(PromptBuilder, RefusesTextThatCannotFitBeforeItIsTokenized) {
+  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat, kContext);
+  EXPECT_TRUE(prompts.build(std::string(4 * kContext, 'x'), true, false));
+  const auto prompt = prompts.build(std::string(4 * kContext + 1, 'x'), true, false);
+  ASSERT_FALSE(prompt);
+  EXPECT_EQ(prompt.error().code, "context_length_exceeded");
+  const auto chat = prompts.build(chat_of(std::string(4 * kContext, 'x'), false));
+  EXPECT_EQ(chat.error().code, "context_length_exceeded");
+}
+
 TEST(PromptBuilder, CallsADeveloperSystem) {
-  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat);
+  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat, kContext);
   const auto prompt = prompts.build(chat_of("x", false));
   ASSERT_TRUE(prompt);
   EXPECT_EQ(byte_tokenizer().decode(prompt->tokens), "[system]be nice[assistant]x\n[assistant]");
 }
 
 TEST(PromptBuilder, CutsWhatTheTemplateWroteBehindAFinalMessage) {
-  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat);
+  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat, kContext);
   const auto prompt = prompts.build(chat_of("so far\n", true));
   ASSERT_TRUE(prompt);
   EXPECT_EQ(byte_tokenizer().decode(prompt->tokens), "[system]be nice[assistant]so far");
@@ -106,7 +118,7 @@ TEST(PromptBuilder, CutsWhatTheTemplateWroteBehindAFinalMessage) {
 }
 
 TEST(PromptBuilder, OnlyTheTemplateOpensReasoning) {
-  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat);
+  const PromptBuilder prompts(byte_tokenizer(), render_simple_chat, kContext);
   api::ChatFields chat = chat_of("<think>", true);
   EXPECT_EQ(prompts.build(chat)->reasoning, ThinkSplitter::Start::kUnknown);
   chat = chat_of("x", false);
@@ -115,7 +127,7 @@ TEST(PromptBuilder, OnlyTheTemplateOpensReasoning) {
 }
 
 TEST(PromptBuilder, RefusesChatsWithoutATemplate) {
-  const PromptBuilder prompts(byte_tokenizer(), nullptr);
+  const PromptBuilder prompts(byte_tokenizer(), nullptr, kContext);
   EXPECT_EQ(prompts.build(chat_of("x", false)).error().code, "not_implemented");
 }
 
@@ -175,6 +187,18 @@ TEST(ServerMetrics, CountersGrowByWhatTheEngineAdded) {
   EXPECT_THAT(
       metrics.render(stats),
       ::testing::HasSubstr("vllm:generation_tokens_total{model_name=\"m\",engine=\"0\"} 7\n"));
+}
+
+TEST(ServerMetrics, TellWhatSpeculationGains) {
+  ServerMetrics metrics("m", "0", {.max_model_len = 100});
+  engine::EngineStats stats;
+  stats.num_drafts = 4;
+  stats.num_accepted_tokens = 3;
+  const std::string text = metrics.render(stats);
+  const std::string labels = "{model_name=\"m\",engine=\"0\"}";
+  EXPECT_THAT(text, ::testing::HasSubstr("vllm:spec_decode_num_drafts_total" + labels + " 4\n"));
+  EXPECT_THAT(text,
+              ::testing::HasSubstr("vllm:spec_decode_num_accepted_tokens_total" + labels + " 3\n"));
 }
 
 TEST(ServerMetrics, MethodsThatNobodyRoutesAreOneSeries) {
