@@ -11,7 +11,7 @@
 namespace wideep::fabric {
 namespace {
 
-constexpr int kBeatsPerDeadline = 6;
+constexpr int kBeatsPerDeadline = 4;
 constexpr std::chrono::milliseconds kLinkGrace{20};
 
 int64_t host_ns() {
