@@ -29,6 +29,7 @@
 #include "model/model.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -108,6 +109,9 @@ class Engine {
   virtual void wait_for_work(Duration timeout) = 0;
   // Another rank has work: has_work() is true until the next step. Any thread.
   virtual void wake() = 0;
+  // Called, on any thread, whenever has_work() may have turned true from outside: for an engine
+  // thread that sleeps elsewhere than in wait_for_work(). Must not block.
+  virtual void set_waker(std::function<void()> waker) = 0;
   // Ends every request with a retryable kError, e.g. when the group is lost for good. Engine
   // thread.
   virtual void fail_all(const Error& reason) = 0;

@@ -35,6 +35,9 @@ class EngineImpl : public Engine {
   bool has_work() const override;
   void wait_for_work(Duration timeout) override;
   void wake() override;
+
+  void set_waker(std::function<void()> waker) override { inbox_.set_waker(std::move(waker)); }
+
   void fail_all(const Error& reason) override;
   EngineStats stats() const override;
 

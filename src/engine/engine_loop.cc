@@ -10,11 +10,10 @@ EngineLoop::EngineLoop(Engine& engine,
                        ep::AllToAll& all_to_all,
                        const Clock& clock,
                        EngineLoopOptions options)
-    : engine_(engine),
-      all_to_all_(all_to_all),
-      clock_(clock),
-      options_(std::move(options)),
-      thread_([this] { run(); }) {}
+    : engine_(engine), all_to_all_(all_to_all), clock_(clock), options_(std::move(options)) {
+  if (options_.wake) engine_.set_waker(options_.wake);
+  thread_ = std::thread([this] { run(); });
+}
 
 EngineLoop::~EngineLoop() {
   stop();
@@ -23,7 +22,7 @@ EngineLoop::~EngineLoop() {
 void EngineLoop::run() {
   while (!stop_) {
     if (!engine_.has_work()) {
-      engine_.wait_for_work(options_.idle_wait);
+      if (const Status slept = sleep(); !slept) return fail(slept.error());
       continue;
     }
     step_begin_ = clock_.now().time_since_epoch().count();
@@ -37,6 +36,16 @@ void EngineLoop::run() {
   engine_.fail_all({ErrorCode::kUnavailable, "the engine is shutting down"});
   const std::scoped_lock lock(mutex_);
   changed_.notify_all();
+}
+
+Status EngineLoop::sleep() {
+  if (!options_.sleep) {
+    engine_.wait_for_work(options_.idle_wait);
+    return {};
+  }
+  WD_ASSIGN_OR_RETURN(const bool is_open, options_.sleep(clock_.now() + options_.idle_wait));
+  if (is_open) engine_.wake();
+  return {};
 }
 
 void EngineLoop::fail(const Error& reason) {
@@ -63,6 +72,7 @@ void EngineLoop::stop() {
   stop_ = true;
   engine_.wake();
   if (thread_.joinable()) thread_.join();
+  engine_.set_waker({});
 }
 
 Duration EngineLoop::step_age() const {

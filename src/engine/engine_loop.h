@@ -28,6 +28,11 @@ struct EngineLoopOptions {
   // Called on the loop's thread: must not block.
   std::function<void(const EngineStats&)> on_step;  // after each step
   std::function<void(const Error&)> on_failure;     // once, when the exchange has failed
+  // In a group: how a rank without work sleeps until a time (true: another rank has opened a step,
+  // see FabricAllToAll::sleep_until), and how any thread ends that sleep. By default the loop
+  // sleeps in the engine.
+  std::function<Result<bool>(TimePoint until)> sleep;
+  std::function<void()> wake;
 };
 
 class EngineLoop {
@@ -54,6 +59,7 @@ class EngineLoop {
 
  private:
   void run();
+  Status sleep();
   void fail(const Error& reason);
 
   Engine& engine_;

@@ -134,6 +134,8 @@ class StubEngine : public Engine {
     changed_.notify_all();
   }
 
+  void set_waker(std::function<void()>) override {}
+
   void fail_all(const Error&) override {}
 
   int64_t num_unfinished() const override { return 0; }

@@ -21,7 +21,7 @@ Status Inbox::submit(std::unique_ptr<Generation> generation) {
     live_.insert(generation->sequence().id());
     mail_.submitted.push_back(std::move(generation));
   }
-  arrived_.notify_one();
+  announce();
   return {};
 }
 
@@ -31,7 +31,7 @@ void Inbox::cancel(SequenceId id) {
     if (live_.erase(id) == 0) return;  // so that repeated calls do not pile up
     mail_.cancelled.push_back(id);
   }
-  arrived_.notify_one();
+  announce();
 }
 
 void Inbox::wake() {
@@ -39,7 +39,18 @@ void Inbox::wake() {
     const std::scoped_lock lock(mutex_);
     woken_ = true;
   }
+  announce();
+}
+
+void Inbox::set_waker(std::function<void()> waker) {
+  const std::scoped_lock lock(mutex_);
+  waker_ = std::move(waker);
+}
+
+void Inbox::announce() {
   arrived_.notify_one();
+  const std::scoped_lock lock(mutex_);  // so that nobody is called after set_waker({})
+  if (waker_) waker_();
 }
 
 void Inbox::close() {

@@ -9,6 +9,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <unordered_set>
@@ -30,6 +31,8 @@ class Inbox {
   // Nothing happens if the request is unknown or has ended.
   void cancel(SequenceId id);
   void wake();
+  // Also called, on the thread that brings it, when there is mail.
+  void set_waker(std::function<void()> waker);
   void close();
 
   struct Mail {
@@ -52,6 +55,8 @@ class Inbox {
   int64_t num_queued_tokens() const;  // not begun yet
 
  private:
+  void announce();
+
   bool has_mail_locked() const {
     return !mail_.submitted.empty() || !mail_.cancelled.empty() || woken_;
   }
@@ -59,6 +64,7 @@ class Inbox {
   const InboxLimits limits_;
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
+  std::function<void()> waker_;
   Mail mail_;
   std::unordered_set<SequenceId> live_;  // submitted, not ended, not cancelled
   int64_t num_queued_ = 0;

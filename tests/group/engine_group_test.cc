@@ -1,0 +1,305 @@
+// Engines of a group over shared memory and TCP, each with its share of the experts and its own
+// loop: requests come to any rank at any time, ranks without any take part, everybody sleeps in
+// between, and every request gives what it gives on one rank alone.
+#include "engine/engine_loop.h"
+#include "engine/test_engine.h"
+#include "ep/fabric_all_to_all.h"
+#include "ep/local_all_to_all.h"
+#include "fabric/group_fabric.h"
+#include "fabric/test_links.h"
+#include "model/load_model.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <thread>
+
+namespace wideep {
+namespace {
+
+using engine::Outcome;
+using engine::Request;
+
+constexpr int64_t kRowsMax = 64;
+constexpr auto kLong = std::chrono::minutes(2);
+
+std::string folder(std::string_view set) {
+  return fmt::format("{}/tests/golden/data/{}", WIDEEP_SOURCE_DIR, set);
+}
+
+model::LoadOptions load_options(std::string_view set) {
+  model::LoadOptions load{.rows_max = kRowsMax, .block_tokens = 16};
+  load.weights.draft = set == "dsv3-tiny-mtp";
+  return load;
+}
+
+engine::EngineOptions engine_options(bool speculate) {
+  return {.max_model_len = 512,
+          .max_num_seqs = 4,
+          .max_num_batched_tokens = kRowsMax,
+          .block_size = 16,
+          .num_kv_blocks = 100,
+          .num_speculative_tokens = speculate ? 1 : 0};
+}
+
+// What a group is made of; equal on all ranks.
+struct Plan {
+  std::string_view set;
+  std::vector<int> nodes;  // [rank]
+  bool speculate = false;
+  fabric::Shape shape;
+  ep::ExchangeOptions exchange;
+  ep::Placement placement = ep::Placement::linear(1, 1, 1);
+  model::ModelConfig config;
+  model::NumericConfig numeric;
+};
+
+Plan plan_of(std::string_view set, std::vector<int> nodes, bool speculate) {
+  Plan plan{.set = set, .nodes = std::move(nodes), .speculate = speculate};
+  const model::LoadOptions load = load_options(set);
+  const auto checkpoint = *model::Checkpoint::open(folder(set), {.draft = load.weights.draft});
+  plan.config = checkpoint.config();
+  plan.numeric = *model::resolve_numeric(checkpoint, load);
+  plan.exchange = {.shape = {.hidden = plan.config.hidden_size,
+                             .top_k = static_cast<int32_t>(plan.config.router.top_k),
+                             .tokens_max = kRowsMax,
+                             .formats = plan.numeric.row_formats()},
+                   .low_latency_tokens_max = 16};
+  plan.placement = ep::Placement::linear(
+      static_cast<int32_t>(plan.config.num_layers_with_draft(load.weights.draft)),
+      static_cast<int32_t>(plan.config.num_experts()), static_cast<int32_t>(plan.nodes.size()));
+  plan.shape.num_channels = ep::kNumChannels;
+  for (const int node : plan.nodes)
+    plan.shape.node_of.push_back(NodeId{node});
+  plan.shape.arena_bytes =
+      ep::ExchangeLayout(plan.exchange.shape, plan.shape.node_of).arena_bytes();
+  return plan;
+}
+
+class Rank {
+ public:
+  Status join(const Plan& plan, RankId id, fabric::LocalPeers local, fabric::NodeLinks links) {
+    WD_ASSIGN_OR_RETURN(fabric_,
+                        fabric::GroupFabric::create(
+                            plan.shape, id, std::move(local), std::move(links),
+                            {.wait = fabric::WaitPolicy::for_node(plan.shape.num_ranks(), 1),
+                             .liveness_deadline = std::chrono::seconds(30)}));
+    model::LoadOptions load = load_options(plan.set);
+    for (int32_t layer = 0; layer < plan.placement.num_layers(); ++layer) {
+      std::vector<ExpertId>& slots = load.weights.slots.emplace_back();
+      if (!plan.config.is_moe(layer)) continue;
+      for (const ExpertId expert : plan.placement.layer(LayerId{layer}).experts_of(id))
+        if (expert != ep::kNoExpert) slots.push_back(expert);
+    }
+    WD_ASSIGN_OR_RETURN(model_, model::load_model(folder(plan.set), pool_, load));
+    WD_ASSIGN_OR_RETURN(exchange_, ep::FabricAllToAll::create(*fabric_, plan.placement,
+                                                              math::kernels(plan.numeric.isa),
+                                                              pool_, plan.exchange));
+    WD_ASSIGN_OR_RETURN(engine_,
+                        engine::Engine::create(*model_, &engine::byte_tokenizer(), real_clock(),
+                                               engine_options(plan.speculate)));
+    return {};
+  }
+
+  void start() {
+    loop_.emplace(
+        *engine_, *exchange_, real_clock(),
+        engine::EngineLoopOptions{.on_step = [this](const engine::EngineStats&) { ++num_steps; },
+                                  .sleep = [this](TimePoint until) -> Result<bool> {
+                                    WD_TRY(exchange_->sleep_until(until));
+                                    return exchange_->is_open();
+                                  },
+                                  .wake = [this] { exchange_->wake(); }});
+  }
+
+  engine::Engine& engine() { return *engine_; }
+
+  engine::EngineLoop& loop() { return *loop_; }
+
+  std::atomic<int64_t> num_steps = 0;
+
+ private:
+  ThreadPool pool_{{.num_threads = 1}};
+  std::unique_ptr<fabric::GroupFabric> fabric_;
+  std::unique_ptr<model::DecoderModel> model_;
+  std::unique_ptr<ep::FabricAllToAll> exchange_;
+  std::unique_ptr<engine::Engine> engine_;
+  std::optional<engine::EngineLoop> loop_;
+};
+
+class Group {
+ public:
+  // The plan must outlive the group.
+  explicit Group(const Plan& plan) {
+    auto local = *fabric::hand_over_in_process(plan.shape);
+    const fabric::TestListeners listeners(plan.shape.num_ranks());
+    for (size_t r = 0; r < plan.nodes.size(); ++r)
+      ranks_.push_back(std::make_unique<Rank>());
+    std::atomic<int> num_joined = 0;
+    std::vector<std::jthread> threads;
+    for (size_t r = 0; r < ranks_.size(); ++r)
+      threads.emplace_back([&, r] {
+        const RankId id{static_cast<int32_t>(r)};
+        auto links = listeners.link(plan.shape, id, 1);
+        ASSERT_TRUE(links) << links.error().message;
+        const Status joined = ranks_[r]->join(plan, id, std::move(local[r]), *std::move(links));
+        ASSERT_TRUE(joined) << joined.error().message;
+        ++num_joined;
+      });
+    threads.clear();
+    is_ready_ = num_joined == static_cast<int>(ranks_.size());
+    if (!is_ready_) return;
+    for (const auto& rank : ranks_)
+      rank->start();
+  }
+
+  // Ranks say goodbye to each other at the same time.
+  ~Group() {
+    if (is_ready_)
+      for (const auto& rank : ranks_)
+        rank->loop().stop();
+    std::vector<std::jthread> threads;
+    for (auto& rank : ranks_)
+      threads.emplace_back([&] { rank.reset(); });
+  }
+
+  bool is_ready() const { return is_ready_; }
+
+  Rank& rank(size_t r) { return *ranks_[r]; }
+
+  size_t size() const { return ranks_.size(); }
+
+  // Nobody has work any more, and all have agreed on it.
+  bool falls_asleep() {
+    const TimePoint deadline = real_clock().now() + kLong;
+    for (const auto& rank : ranks_)
+      while (rank->engine().has_work()) {
+        if (real_clock().now() > deadline) return false;
+        std::this_thread::yield();
+      }
+    return true;
+  }
+
+  std::future<Outcome> submit(size_t r, Request request) {
+    struct Pending {
+      Outcome outcome;
+      std::promise<Outcome> promise;
+    };
+
+    auto pending = std::make_shared<Pending>();  // shared: a sink must be copyable
+    auto future = pending->promise.get_future();
+    const auto id = ranks_[r]->engine().submit(std::move(request),
+                                               [pending](const engine::RequestEvent& event) {
+                                                 pending->outcome.add(event);
+                                                 if (event.finish)
+                                                   pending->promise.set_value(pending->outcome);
+                                               });
+    EXPECT_TRUE(id) << id.error().message;
+    return future;
+  }
+
+ private:
+  std::vector<std::unique_ptr<Rank>> ranks_;
+  bool is_ready_ = false;
+};
+
+std::vector<Request> requests(int64_t vocab_size) {
+  std::vector<Request> all;
+  for (uint64_t i = 0; i < 10; ++i) {
+    Request request = engine::sampled_request(i, 3 + 13 * static_cast<int64_t>(i),
+                                              4 + 2 * static_cast<int64_t>(i % 6));
+    request.prompt_tokens =
+        engine::random_tokens(i, static_cast<int64_t>(request.prompt_tokens.size()), vocab_size);
+    request.stop.ignore_eos = true;
+    if (i % 2 == 0) request.sampling = {.temperature = 0, .logprobs = 2};
+    all.push_back(std::move(request));
+  }
+  return all;
+}
+
+// On one rank that holds all experts, one after the other, without speculation.
+std::vector<Outcome> alone(const Plan& plan, const std::vector<Request>& requests) {
+  ThreadPool pool({.num_threads = 1});
+  const auto model = *model::load_model(folder(plan.set), pool, load_options(plan.set));
+  ep::LocalAllToAll exchange(pool, math::kernels(plan.numeric.isa),
+                             {.formats = plan.numeric.row_formats(),
+                              .hidden = plan.config.hidden_size,
+                              .num_experts = plan.config.num_experts(),
+                              .top_k = plan.config.router.top_k,
+                              .tokens_max = kRowsMax});
+  const auto engine = *engine::Engine::create(*model, &engine::byte_tokenizer(), real_clock(),
+                                              engine_options(false));
+  std::vector<Outcome> outcomes(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_TRUE(engine->submit(requests[i],
+                               [&](const engine::RequestEvent& event) { outcomes[i].add(event); }));
+    while (engine->has_work())
+      EXPECT_TRUE(engine->step(exchange));
+  }
+  return outcomes;
+}
+
+void expect_same_tokens(const Plan& plan) {
+  SCOPED_TRACE(fmt::format("{} on {} ranks", plan.set, plan.nodes.size()));
+  const std::vector<Request> all = requests(plan.config.vocab_size);
+  const std::vector<Outcome> expected = alone(plan, all);
+  Group group(plan);
+  ASSERT_TRUE(group.is_ready());
+  Random random(plan.nodes.size());
+  for (int wave = 0; wave < 3; ++wave) {
+    std::vector<std::future<Outcome>> futures;
+    for (const Request& request : all) {
+      // The last wave is all on one rank: the others only serve their experts.
+      const size_t r = wave == 2 ? group.size() - 1 : random.below(group.size());
+      futures.push_back(group.submit(r, request));
+    }
+    for (size_t i = 0; i < futures.size(); ++i) {
+      ASSERT_EQ(futures[i].wait_for(kLong), std::future_status::ready) << "request " << i;
+      EXPECT_EQ(futures[i].get(), expected[i]) << "wave " << wave << ", request " << i;
+    }
+    ASSERT_TRUE(group.falls_asleep());
+  }
+  int64_t num_accepted = 0;
+  for (size_t r = 0; r < group.size(); ++r) {
+    EXPECT_FALSE(group.rank(r).loop().failure());
+    const engine::EngineStats stats = group.rank(r).engine().stats();
+    EXPECT_EQ(stats.num_kv_blocks_free, stats.num_kv_blocks);
+    num_accepted += stats.num_accepted_tokens;
+  }
+  if (plan.speculate) {
+    EXPECT_GT(num_accepted, 0);
+  }
+}
+
+TEST(EngineGroup, GivesTheTokensOfOneRankOnOneNode) {
+  expect_same_tokens(plan_of("dsv3-tiny-bf16", {0, 0}, false));
+  expect_same_tokens(plan_of("dsv3-tiny-fp8", {0, 0, 0}, false));
+}
+
+TEST(EngineGroup, GivesTheTokensOfOneRankAcrossNodes) {
+  expect_same_tokens(plan_of("qwen3moe-tiny-bf16", {0, 1, 1}, false));
+}
+
+TEST(EngineGroup, GivesTheTokensOfOneRankWithSpeculation) {
+  expect_same_tokens(plan_of("dsv3-tiny-mtp", {0, 0}, true));
+  expect_same_tokens(plan_of("dsv3-tiny-mtp", {0, 1, 1}, true));
+}
+
+TEST(EngineGroup, StepsNoMoreOnceItSleeps) {
+  const Plan plan = plan_of("dsv3-tiny-mtp", {0, 0}, false);
+  Group group(plan);
+  ASSERT_TRUE(group.is_ready());
+  auto future = group.submit(0, engine::sampled_request(1, 10, 3));
+  ASSERT_EQ(future.wait_for(kLong), std::future_status::ready);
+  ASSERT_TRUE(group.falls_asleep());
+  const int64_t before = group.rank(0).num_steps;
+  const TimePoint until = real_clock().now() + std::chrono::milliseconds(300);
+  while (real_clock().now() < until)
+    std::this_thread::yield();
+  EXPECT_LE(group.rank(0).num_steps - before, 1);  // the step that fell asleep may report late
+  EXPECT_FALSE(group.rank(1).engine().has_work());
+}
+
+}  // namespace
+}  // namespace wideep
