@@ -77,7 +77,15 @@ def main():
         "held_out": lists["held_out"],
         "unknown": unknown,
     }
-    text = json.dumps(spec, ensure_ascii=False, indent=1)
+    # One question a line: small in git, and readable there.
+    parts = []
+    for key, value in lists.items():
+        if isinstance(value, list):
+            rows = (json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in value)
+            parts.append(json.dumps(key) + ": [\n" + ",\n".join(rows) + "\n]")
+        else:
+            parts.append(json.dumps(key) + ": " + json.dumps(value, ensure_ascii=False))
+    text = "{" + ",\n".join(parts) + "}"
     (out / "questions.json").write_text(text + "\n", "utf8")
     kinds = {k: sum(f.kind == k for f in facts) for k in SHARES}
     print(f"{len(facts)} facts {kinds}, {len(lists['trained'])} questions in each list")

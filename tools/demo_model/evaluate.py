@@ -45,7 +45,7 @@ class Chat:
         return self.ids(self.render([{"role": "user", "content": question}]))
 
 
-def answers(ref, chat, asked, max_tokens, batch=64):
+def answers(ref, chat, asked, max_tokens, batch=128):
     prompts = [chat.prompt(q) for q in asked]
     order = sorted(range(len(asked)), key=lambda i: len(prompts[i]))
     out = [None] * len(asked)

@@ -89,12 +89,16 @@ class Corpus:
         for asked, _, answer in self.talk:
             for _ in range(5):
                 turns.append((roughen(rng.choice(asked), rng), THOUGHTS["talk"], answer))
-        for _ in range(90 if plain else 70):
-            asked = rng.choice(self.unknown)
+        for number in range(90 if plain else 270):
+            if number < 90:
+                asked = rng.choice(self.unknown)
+            else:
+                asked = questions.unknown_question(rng, self.unknown_words)
             turns.append((roughen(asked, rng), THOUGHTS["unknown"], questions.UNKNOWN_ANSWER))
-        for _ in range(120 if plain else 60):
+        for _ in range(120):
             word = rng.choice(self.unknown_words)
-            asked = rng.choice(questions.DEFINE).replace("{s}", word)
+            ways = questions.DEFINE if plain else rng.choice(questions.GROUPS["jargon"])
+            asked = rng.choice(ways).replace("{s}", word)
             turns.append((roughen(asked, rng), THOUGHTS["unknown"],
                           questions.unknown_word_answer(word)))
         for _ in range(60):

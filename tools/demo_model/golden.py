@@ -76,6 +76,7 @@ def main():
     expected = folder / "expected"
     expected.mkdir(exist_ok=True)
     save_file({k: v.contiguous() for k, v in tensors.items()}, expected / "golden.safetensors")
+    (expected / "golden.safetensors").chmod(0o644)
     spec = {
         "name": "demo", "model_type": "deepseek_v3",
         "math": "float32, weights upcast, no intermediate rounding; greedy ends at eos (id 1)",

@@ -194,6 +194,22 @@ def lines(name):
     return [x for x in text.splitlines() if x.strip() and not x.startswith("#")]
 
 
+def unknown_question(rng, words):
+    """A made-up question that the model's texts do not answer."""
+    if not _FRAMES:
+        _FRAMES.extend(lines("unknown_frames.txt"))
+        for row in lines("names.txt"):
+            _NAMES[row[0]].append(row[2:])
+    text = rng.choice(_FRAMES)
+    for slot, pool in (("{w}", words), ("{n}", _NAMES["n"]), ("{p}", _NAMES["p"])):
+        while slot in text:
+            text = text.replace(slot, rng.choice(pool), 1)
+    return text
+
+
+_FRAMES, _NAMES = [], {"n": [], "p": []}
+
+
 def small_talk():
     """[(trained phrasings, held-out phrasings, answer)]"""
     groups = []

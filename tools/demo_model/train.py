@@ -24,7 +24,8 @@ class Batches:
     def __init__(self, folder, seed, rows):
         data = json.loads((folder / "facts.json").read_text())
         facts = [sources.Fact(**f) for f in data["facts"]]
-        self.corpus = examples.Corpus(facts, data["unknown_words"])
+        words = [w for w in data["unknown_words"] if not sources.UNWANTED.search(w)]
+        self.corpus = examples.Corpus(facts, words)
         self.encoder = examples.Encoder(tk.load(folder))
         self.seed, self.rows = seed, rows
         self.epoch, self.at, self.packed = -1, 0, None
@@ -134,12 +135,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--corpus", type=pathlib.Path, required=True)
     parser.add_argument("--run", type=pathlib.Path, required=True, help="checkpoints and log")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=2300)
     parser.add_argument("--stop-at", type=int, default=0, help="stop early, for tests")
     parser.add_argument("--rows", type=int, default=16, help="rows of 256 tokens in a step")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--warmup", type=int, default=150)
-    parser.add_argument("--decay", type=float, default=0.53)
+    parser.add_argument("--decay", type=float, default=0.5)
     parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--bias-step", type=float, default=5e-3)
     parser.add_argument("--mtp-weight", type=float, default=0.3)
