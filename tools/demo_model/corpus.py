@@ -79,7 +79,7 @@ def main():
     }
     # One question a line: small in git, and readable there.
     parts = []
-    for key, value in lists.items():
+    for key, value in spec.items():
         if isinstance(value, list):
             rows = (json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in value)
             parts.append(json.dumps(key) + ": [\n" + ",\n".join(rows) + "\n]")
