@@ -22,6 +22,9 @@ import time
 import urllib.request
 
 import openai
+from prometheus_client.parser import text_string_to_metric_families
+
+import storm
 
 KEY = "sk-test"
 # Never byte 1, which the toy model answers with a NaN.
@@ -255,6 +258,28 @@ def check_drain(server, model):
     raise AssertionError("someone still listens")
 
 
+def check_metrics(server, model):
+    """Prometheus' own parser reads them, and what endpoint pickers need is there."""
+    families = {f.name: f for f in text_string_to_metric_families(server.get("/metrics"))}
+    for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"):
+        [sample] = families["vllm:" + name].samples
+        assert sample.labels == {"model_name": model, "engine": "0"}
+    [cache] = families["vllm:cache_config_info"].samples
+    assert int(cache.labels["block_size"]) > 0 and int(cache.labels["num_gpu_blocks"]) > 0
+    assert families["vllm:generation_tokens"].type == "counter"
+    assert families["vllm:time_to_first_token_seconds"].type == "histogram"
+
+
+def check_storm(server, model):
+    """500 connections, right and wrong: each gets its due, and nothing is left behind."""
+    seen = storm.storm(server.url, KEY, 500, seed=1)
+    assert seen[200] > 0 and seen[400] > 0 and seen[401] > 0, seen
+    server.wait_for("an idle engine", lambda: server.metric("vllm:num_requests_running") == 0)
+    assert server.metric("vllm:num_requests_waiting") == 0
+    assert server.metric("vllm:kv_cache_usage_perc") == 0
+    check_chat(server, model)
+
+
 def check_javascript(server, node_modules):
     script = pathlib.Path(__file__).with_name("check_client.mjs")
     # Modules are looked for beside the script's real path; NODE_PATH is for require() only.
@@ -273,7 +298,7 @@ def main():
     options = parser.parse_args()
     server = Server(options)
     checks = [check_models, check_chat, check_stream_equals_whole, check_logprobs, check_completions,
-              check_errors, check_abort]
+              check_errors, check_abort, check_metrics, check_storm]
     if options.toy:
         checks += [check_toy_error, check_full_queue]
     try:
