@@ -58,10 +58,10 @@ inline void bf16_pairs(const Bf16Block& block,
   const Prefetch prefetch =
       prefetch_from(pass, block.packed, pairs * block.packed_line, block.packed_line);
   for (int64_t i = 0; i < pairs; ++i) {
-    prefetch(i);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       __m512i w[2];
+      prefetch.before<2>(i, half);
       lines.load(block.weights + i * Lines::kLineBytes, half, w);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {

@@ -31,11 +31,11 @@ inline void fma_pairs(const float* const* x,
                       Vec::F (&sums)[kRows][kCount]) {
   constexpr int64_t kLine = kPanelCols * 2 * Weights::kValueBytes;
   for (int64_t i = 0; i < pairs; ++i) {
-    prefetch(i);
 #pragma unroll
     for (int c = 0; c < kCount / 2; ++c) {
       Vec::F even[2];
       Vec::F odd[2];
+      prefetch.before<kCount / 2>(i, c);
       Weights::load(w + i * kLine, first / 2 + c, even, odd);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {

@@ -49,13 +49,13 @@ inline void int8_block(
   const Prefetch prefetch =
       prefetch_for(pass, p.panel + begin * kPanelCols, (end - begin) * kPanelCols, 4 * kPanelCols);
   for (int64_t k = begin; k < end; k += 4) {
-    prefetch((k - begin) / 4);
     IntVec::Weights weights[kCount];
 #pragma unroll
     for (int v = 0; v < kCount; ++v)
       weights[v] = IntVec::load_weights(w + k * kPanelCols + v * IntVec::kLanes * 4);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
+      prefetch.before<kRows>((k - begin) / 4, r);
       const IntVec::Quad quad = IntVec::quad(x[r] + k);
 #pragma unroll
       for (int v = 0; v < kCount; ++v)
@@ -167,7 +167,6 @@ inline void int4_block(
       prefetch_for(pass, p.panel + first_group * kInt4GroupBytes,
                    (end - begin) / kInt4Group * kInt4GroupBytes, kInt4GroupBytes);
   for (int64_t k = begin; k < end; k += kInt4Group) {
-    prefetch(k / kInt4Group - first_group);
     const std::byte* group = p.panel + k / kInt4Group * kInt4GroupBytes;
     const std::byte* x[kRows];
     const int32_t* group_sums[kRows];
@@ -179,6 +178,7 @@ inline void int4_block(
     }
 #pragma unroll
     for (int v = 0; v < kCount; ++v) {
+      prefetch.before<kCount>(k / kInt4Group - first_group, v);
       const int column = (first + v) * IntVec::kLanes;
       int4_group<kRows>(x, group_sums, group + column * 4,
                         IntVec::load_bf16(group + kInt4GroupCodes + column * 2), totals[v]);
