@@ -117,16 +117,21 @@ void MlaAttention::forward(Step& step, MatrixView<const float> h, MatrixView<flo
   s_.projector.multiply(w_.qkv_a, h, fused);
   const MatrixView<float> q = project_queries(fused);
   cache_latent(step, columns(fused, w_.kv_column, config.kv_lora_rank + config.qk_rope_head_dim));
+  step.lap(Phase::kProject);
   absorb(step, q);
+  step.lap(Phase::kAbsorb);
   s_.kernel.forward(step.chunks(layer_, {.q = s_.queries.data(),
                                          .q_width = s_.queries.cols(),
                                          .out = s_.latent.data(),
                                          .out_width = s_.latent.cols()}));
+  step.lap(Phase::kAttention);
   s_.heads.multiply(w_.w_uv, rows, {s_.latent.data(), s_.latent.cols(), s_.shape.value_width},
                     {s_.values.data(), s_.values.cols(), config.v_head_dim});
+  step.lap(Phase::kAbsorb);
   const MatrixView<float> out = s_.out.view().slice(0, rows);
   s_.projector.multiply(w_.o, s_.values.view().slice(0, rows), out);
   add_rows(s_.compute, out, x);
+  step.lap(Phase::kOutput);
 }
 
 MatrixView<float> MlaAttention::project_queries(MatrixView<float> fused) {
@@ -185,13 +190,16 @@ void GqaAttention::forward(Step& step, MatrixView<const float> h, MatrixView<flo
     for (int64_t head = 0; head < s_.config.num_heads; ++head)
       rotate(step, r, &s_.queries(r, head * dim), w_.q_norm);
   });
+  step.lap(Phase::kProject);
   s_.kernel.forward(step.chunks(layer_, {.q = s_.queries.data(),
                                          .q_width = s_.queries.cols(),
                                          .out = s_.latent.data(),
                                          .out_width = s_.latent.cols()}));
+  step.lap(Phase::kAttention);
   const MatrixView<float> out = s_.out.view().slice(0, rows);
   s_.projector.multiply(w_.o, s_.latent.view().slice(0, rows), out);
   add_rows(s_.compute, out, x);
+  step.lap(Phase::kOutput);
 }
 
 // Normalises one head and rotates it.

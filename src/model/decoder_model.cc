@@ -86,6 +86,7 @@ Result<MatrixView<const float>> DecoderModel::forward(const Batch& batch,
   step_.begin(batch);
   const MatrixView<float> x = x_.view().slice(0, batch.num_rows());
   embed(batch.tokens, x);
+  step_.lap(Phase::kEmbed);
   step_.observe("embed", -1, "", x);
   for (Layer& layer : layers_) {
     WD_TRY(run_layer(layer, x, all_to_all));
@@ -113,6 +114,7 @@ Result<MatrixView<const float>> DecoderModel::draft(const Batch& next, ep::AllTo
   norm(final_norm_.view().slice(0, x.rows), weights_.draft.hidden_norm,
        {in.data + hidden, in.rows, hidden, in.stride});
   projector_.multiply(weights_.draft.eh_proj, in, x);
+  step_.lap(Phase::kEmbed);
   step_.observe("mtp", -1, "block_input", x);
   WD_TRY(run_layer(*draft_layer_, x, all_to_all));
   step_.observe("mtp", -1, "hidden", x);
@@ -158,8 +160,10 @@ Status DecoderModel::run_layer(Layer& layer, MatrixView<float> x, ep::AllToAll& 
   const MatrixView<float> h = h_.view().slice(0, x.rows);
   if (x.rows > 0) {
     norm(x, layer.weights.input_norm, h);
+    step_.lap(Phase::kNorm);
     layer.attention->forward(step_, h, x);
     norm(x, layer.weights.post_attention_norm, h);
+    step_.lap(Phase::kNorm);
   }
   return layer.feed_forward->forward(step_, h, x, all_to_all);
 }
@@ -177,6 +181,7 @@ MatrixView<const float> DecoderModel::head(MatrixView<const float> x,
   });
   const MatrixView<float> logits = logits_.view().slice(0, count);
   projector_.multiply(weights_.lm_head, picked, logits);
+  step_.lap(Phase::kHead);
   return logits;
 }
 

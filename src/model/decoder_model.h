@@ -48,6 +48,12 @@ class DecoderModel : public Model {
     return static_cast<int64_t>(weights_.expert_arena.size());
   }
 
+  const StepProfile& profile() const override { return step_.profile(); }
+
+  StepProfile& profile() { return step_.profile(); }
+
+  int64_t expert_bytes_read() const override { return ffn_scratch_.experts.weight_bytes_read(); }
+
   int64_t other_bytes() const override { return static_cast<int64_t>(weights_.dense_arena.size()); }
 
  private:

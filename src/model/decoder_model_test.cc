@@ -270,6 +270,22 @@ TEST_F(Decoder, GoesOnWithAFreshExchangeAfterAnAbortAtAnyLayer) {
   }
 }
 
+TEST_F(Decoder, KnowsWhereItsTimeWentAndWhatItRead) {
+  Bed bed(folder(), {.block_tokens = 16});
+  bed.run(some_tokens(3), 1);
+  const StepProfile& profile = bed.model->profile();
+  EXPECT_EQ(profile.num_steps(), 3);
+  for (const Phase phase :
+       {Phase::kEmbed, Phase::kNorm, Phase::kProject, Phase::kAbsorb, Phase::kAttention,
+        Phase::kOutput, Phase::kDense, Phase::kRouter, Phase::kDispatch, Phase::kShared,
+        Phase::kExperts, Phase::kCombine, Phase::kHead}) {
+    EXPECT_GT(profile.spent(phase).count(), 0) << name(phase);
+  }
+  // Three tokens, each through 4 experts of 2 layers, every expert read once per token.
+  const int64_t expert_bytes = 3 * 256 * 128 * 2;
+  EXPECT_EQ(bed.model->expert_bytes_read(), 3 * 4 * 2 * expert_bytes);
+}
+
 TEST_F(Decoder, TellsItsLayoutAndItsBytes) {
   LoadOptions options{.block_tokens = 32};
   options.weights.draft = true;

@@ -39,7 +39,7 @@ FfnScratch::FfnScratch(const Compute& compute_in,
   groups.reserve(static_cast<size_t>(config.num_experts()));
 }
 
-Status DenseFfn::forward(const Step& /*step*/,
+Status DenseFfn::forward(Step& step,
                          MatrixView<const float> h,
                          MatrixView<float> x,
                          ep::AllToAll& /*all_to_all*/) {
@@ -47,6 +47,7 @@ Status DenseFfn::forward(const Step& /*step*/,
   s_.compute.for_rows(h.rows, [&](int64_t r) {
     s_.compute.kernels.add(out.row(r).data(), out.cols, x.row(r).data());
   });
+  step.lap(Phase::kDense);
   return {};
 }
 
@@ -78,26 +79,43 @@ MoeLayer::MoeLayer(const MoeWeights& weights,
 }
 
 // Attention (step 1) has been; h is what every expert of a token sees.
-Status MoeLayer::forward(const Step& step,
+Status MoeLayer::forward(Step& step,
                          MatrixView<const float> h,
                          MatrixView<float> x,
                          ep::AllToAll& all_to_all) {
-  const ep::Routing routing = router_.route(h);  // 2. each token picks its experts
-  observe(step, routing);
-  WD_TRY(all_to_all.start_dispatch(layer_, h, routing));  // 3. its row leaves for them
-  MatrixView<const float> shared;                         //    local work while rows travel
-  if (shared_) shared = shared_->apply(h);
+  const ep::Routing routing = route(step, h);                  // 2. each token picks its experts
+  WD_TRY(all_to_all.start_dispatch(layer_, h, routing));       // 3. its row leaves for them
+  const MatrixView<const float> shared = run_shared(step, h);  //    local work while rows travel
   while (true) {
     WD_ASSIGN_OR_RETURN(const ep::ExpertBatch batch, all_to_all.next_experts());
     if (batch.experts.empty()) break;
-    compute_experts(batch);  // 4. experts run on what came in
+    run_experts(step, batch);  // 4. experts run on what came in
     WD_TRY(all_to_all.finish(batch));
   }
-  return all_to_all.combine(shared, x);  // 5. results come home, in k order
+  WD_TRY(all_to_all.combine(shared, x));  // 5. results come home, in k order
+  step.lap(Phase::kCombine);
+  return {};
+}
+
+ep::Routing MoeLayer::route(Step& step, MatrixView<const float> h) {
+  const ep::Routing routing = router_.route(h);
+  observe(step, routing);
+  step.lap(Phase::kRouter);
+  return routing;
+}
+
+// No rows at all if the model has no shared expert.
+MatrixView<const float> MoeLayer::run_shared(Step& step, MatrixView<const float> h) {
+  step.lap(Phase::kDispatch);
+  if (!shared_) return {};
+  const MatrixView<const float> out = shared_->apply(h);
+  step.lap(Phase::kShared);
+  return out;
 }
 
 // All experts of a batch in one call; a batch of more rows than there is scratch for in several.
-void MoeLayer::compute_experts(const ep::ExpertBatch& batch) {
+void MoeLayer::run_experts(Step& step, const ep::ExpertBatch& batch) {
+  step.lap(Phase::kDispatch);
   int64_t num_rows = 0;
   s_.groups.clear();
   const auto run = [&] {
@@ -120,6 +138,7 @@ void MoeLayer::compute_experts(const ep::ExpertBatch& batch) {
     }
   }
   run();
+  step.lap(Phase::kExperts);
 }
 
 void MoeLayer::observe(const Step& step, const ep::Routing& routing) const {

@@ -23,7 +23,7 @@ class FeedForward {
 
   // h: [rows, hidden], normalised. Adds the output to x. Fails only where the exchange fails; every
   // rank calls it for every layer, with zero rows if it has none.
-  virtual Status forward(const Step& step,
+  virtual Status forward(Step& step,
                          MatrixView<const float> h,
                          MatrixView<float> x,
                          ep::AllToAll& all_to_all) = 0;
@@ -52,7 +52,7 @@ class DenseFfn : public FeedForward {
  public:
   DenseFfn(const math::FfnWeights& weights, FfnScratch& scratch) : w_(weights), s_(scratch) {}
 
-  Status forward(const Step& step,
+  Status forward(Step& step,
                  MatrixView<const float> h,
                  MatrixView<float> x,
                  ep::AllToAll& all_to_all) override;
@@ -69,13 +69,15 @@ class MoeLayer : public FeedForward {
  public:
   MoeLayer(const MoeWeights& weights, LayerId layer, RouterScratch& router, FfnScratch& scratch);
 
-  Status forward(const Step& step,
+  Status forward(Step& step,
                  MatrixView<const float> h,
                  MatrixView<float> x,
                  ep::AllToAll& all_to_all) override;
 
  private:
-  void compute_experts(const ep::ExpertBatch& batch);
+  ep::Routing route(Step& step, MatrixView<const float> h);
+  MatrixView<const float> run_shared(Step& step, MatrixView<const float> h);
+  void run_experts(Step& step, const ep::ExpertBatch& batch);
   void observe(const Step& step, const ep::Routing& routing) const;
 
   const MoeWeights& w_;

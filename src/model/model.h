@@ -11,6 +11,7 @@
 #include "model/batch.h"
 #include "model/config.h"
 #include "model/numeric_config.h"
+#include "model/step_profile.h"
 
 #include <cstdint>
 #include <memory>
@@ -54,6 +55,12 @@ class Model {
   // Bytes of weights held, by kind, for `wideep serve` to show and the step's floor to be computed.
   virtual int64_t expert_bytes() const = 0;
   virtual int64_t other_bytes() const = 0;
+
+  // Where the time of the steps so far went.
+  virtual const StepProfile& profile() const;
+
+  // Bytes of routed experts' weights read by the steps so far.
+  virtual int64_t expert_bytes_read() const { return 0; }
 };
 
 }  // namespace wideep::model

@@ -16,6 +16,7 @@ Step::Step(const Compute& compute, const RopeConfig& rope, int64_t rope_dim, kv:
 
 void Step::begin(const Batch& batch) {
   WD_CHECK(batch.num_rows() <= compute_.rows_max);
+  profile_.begin();
   batch_ = &batch;
   positions_.clear();
   rows_.clear();

@@ -9,6 +9,7 @@
 #include "model/compute.h"
 #include "model/model.h"
 #include "model/rope.h"
+#include "model/step_profile.h"
 
 #include <cstdint>
 #include <string_view>
@@ -52,6 +53,13 @@ class Step {
                std::string_view name,
                MatrixView<const float> rows) const;
 
+  // The phase that ends here.
+  void lap(Phase phase) { profile_.lap(phase); }
+
+  StepProfile& profile() { return profile_; }
+
+  const StepProfile& profile() const { return profile_; }
+
   bool is_observed() const { return observer_ != nullptr; }
 
   void set_observer(ForwardObserver* observer) { observer_ = observer; }
@@ -63,6 +71,7 @@ class Step {
   const int64_t layer_bytes_;
   const Batch* batch_ = nullptr;
   ForwardObserver* observer_ = nullptr;
+  StepProfile profile_{real_clock()};
   std::vector<int64_t> positions_;        // [num_rows]
   std::vector<std::byte*> rows_;          // [num_rows] in layer 0
   std::vector<const std::byte*> blocks_;  // of all sequences, in the layer of chunks()

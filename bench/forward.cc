@@ -1,0 +1,258 @@
+// How fast a whole model computes, in shares of the machine measured in the same run.
+//
+//   forward_bench DIR [--quantization FORMAT] [--threads N] [--rounds N] [--isa LEVEL]
+//
+// DIR is a checkpoint, e.g. of `wideep make-checkpoint ds2 DIR`. Decode at several batch sizes
+// (every sequence its own random tokens, 64 of context) against the bytes that the step must read;
+// prefill against the arithmetic it must do. Prints JSON, with the share of each phase.
+#include "base/check.h"
+#include "calibration.h"
+#include "ep/local_all_to_all.h"
+#include "model/golden_run.h"
+#include "model/load_model.h"
+#include "rounds.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace wideep::bench {
+namespace {
+
+using namespace model;
+
+constexpr int64_t kBlockTokens = 64;
+constexpr int64_t kRowsMax = 2048;
+constexpr int64_t kContext = 64;
+constexpr int64_t kCalibrationBytes = int64_t{512} << 20;
+
+struct Options {
+  std::string folder;
+  std::string quantization;
+  int threads = 2;
+  int rounds = 5;
+  math::Isa isa = math::detect_isa();
+};
+
+Options parse(int argc, char** argv) {
+  Options options;
+  if (argc > 1) options.folder = argv[1];
+  for (int i = 2; i + 1 < argc; i += 2) {
+    const std::string flag = argv[i];
+    if (flag == "--quantization") options.quantization = argv[i + 1];
+    if (flag == "--threads") options.threads = std::atoi(argv[i + 1]);
+    if (flag == "--rounds") options.rounds = std::atoi(argv[i + 1]);
+    if (flag == "--isa") options.isa = math::parse_isa(argv[i + 1]).value_or(options.isa);
+  }
+  return options;
+}
+
+std::optional<math::WeightFormat> parse_format(const std::string& text) {
+  using math::WeightFormat;
+  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8,
+                                    WeightFormat::kInt8, WeightFormat::kInt4}) {
+    if (math::name(format) == text) return format;
+  }
+  return std::nullopt;
+}
+
+class ForwardBench {
+ public:
+  ForwardBench(const Options& options, std::unique_ptr<DecoderModel> model, ThreadPool& pool)
+      : options_(options), model_(std::move(model)), pool_(pool), memory_(kCalibrationBytes) {
+    memory_.prefault();
+    const ModelConfig& config = model_->config();
+    all_to_all_ = std::make_unique<ep::LocalAllToAll>(
+        pool, math::kernels(model_->numeric().isa),
+        ep::LocalAllToAllOptions{.formats = model_->numeric().row_formats(),
+                                 .hidden = config.hidden_size,
+                                 .num_experts = config.num_experts(),
+                                 .top_k = config.router.top_k,
+                                 .tokens_max = kRowsMax});
+  }
+
+  void run() {
+    add_calibration(cases_, options_.isa, pool_, memory_.bytes());
+    for (const int64_t batch : {1, 4, 16, 32})
+      add_decode(batch);
+    for (const int64_t tokens : {512, 2048})
+      add_prefill(tokens);
+    run_rounds(cases_, options_.rounds, Timing::kWall, options_.threads);
+    fmt::print("{}", to_json(cases_, fmt::format("{}, {} threads", model_->numeric().describe(),
+                                                 options_.threads)));
+    print_tokens_and_phases();
+  }
+
+ private:
+  // What one decode step of `batch` tokens reads: everything but the experts and the embedding,
+  // and the experts that so many random tokens touch on average.
+  double decode_bytes(int64_t batch) const {
+    const ModelConfig& config = model_->config();
+    const double embedding = static_cast<double>(config.vocab_size * config.hidden_size * 2);
+    const double share = 1 - std::pow(1 - static_cast<double>(config.router.top_k) /
+                                              static_cast<double>(config.num_experts()),
+                                      static_cast<double>(batch));
+    return static_cast<double>(model_->other_bytes()) - embedding +
+           share * static_cast<double>(model_->expert_bytes());
+  }
+
+  // Multiply-adds of one token's weights, twice; the head only for the last token of a prompt.
+  double flops_per_token() const {
+    const ModelConfig& config = model_->config();
+    double active = 0;
+    const Status visited = for_each_tensor(config, false, [&](const TensorSpec& spec) -> Status {
+      const bool is_table =
+          spec.name == "model.embed_tokens.weight" || spec.name == "lm_head.weight";
+      const auto values = static_cast<double>(spec.rows * spec.cols);
+      const double share = spec.expert < 0 ? 1.0
+                                           : static_cast<double>(config.router.top_k) /
+                                                 static_cast<double>(config.num_experts());
+      if (!is_table) active += values * share;
+      return {};
+    });
+    WD_CHECK(visited.has_value());
+    return 2 * active;
+  }
+
+  TokenId next_token() {
+    state_ = state_ * 6364136223846793005ULL + 1442695040888963407ULL;
+    return TokenId{
+        static_cast<int32_t>((state_ >> 33) % static_cast<uint64_t>(model_->config().vocab_size))};
+  }
+
+  // One forward of `count` fresh tokens for each sequence; logits of each sequence's last row.
+  void forward(std::vector<GoldenSequence>& sequences, int64_t count) {
+    const int64_t layer_blocks = kRowsMax / kBlockTokens + 2;
+    batch_.clear();
+    for (GoldenSequence& sequence : sequences) {
+      while (static_cast<int64_t>(sequence.blocks.size()) * kBlockTokens <
+             std::min(sequence.length + count, layer_blocks * kBlockTokens))
+        sequence.blocks.push_back(new_block());
+      const int64_t first_row = batch_.num_rows();
+      for (int64_t i = 0; i < count; ++i)
+        batch_.tokens.push_back(next_token());
+      batch_.sequences.push_back({.first_row = first_row,
+                                  .count = count,
+                                  .position = sequence.length,
+                                  .block_data = {sequence.blocks}});
+      batch_.logit_rows.push_back(batch_.num_rows() - 1);
+    }
+    const auto logits = model_->forward(batch_, *all_to_all_);
+    WD_CHECK(logits.has_value());
+  }
+
+  std::byte* new_block() {
+    const kv::KvLayout layout = model_->kv_layout(kBlockTokens);
+    blocks_.emplace_back(static_cast<size_t>(layout.groups.front().block_bytes()));
+    blocks_.back().prefault();
+    return blocks_.back().data();
+  }
+
+  void add_decode(int64_t batch) {
+    auto sequences = std::make_shared<std::vector<GoldenSequence>>(static_cast<size_t>(batch));
+    forward(*sequences, kContext);
+    for (GoldenSequence& sequence : *sequences)
+      sequence.length = kContext - 1;
+    cases_.push_back({.name = fmt::format("decode {}", batch),
+                      .work = decode_bytes(batch),
+                      .unit = "GB/s",
+                      .yardstick = "read",
+                      .run = [this, sequences] { profiled(*sequences, 1); }});
+    tokens_.push_back(batch);
+  }
+
+  void add_prefill(int64_t tokens) {
+    auto sequences = std::make_shared<std::vector<GoldenSequence>>(1);
+    const bool int8 = model_->numeric().row_formats().input == math::RowFormat::kInt8;
+    cases_.push_back({.name = fmt::format("prefill {}", tokens),
+                      .work = flops_per_token() * static_cast<double>(tokens),
+                      .unit = "GFLOPS",
+                      .yardstick = int8 ? "int8 peak" : "bf16 peak",
+                      .run = [this, sequences, tokens] { profiled(*sequences, tokens); }});
+    tokens_.push_back(tokens);
+  }
+
+  void profiled(std::vector<GoldenSequence>& sequences, int64_t count) {
+    model_->profile().reset();
+    forward(sequences, count);
+    std::array<double, kNumPhases>& sum = phases_[fmt::format("{}x{}", sequences.size(), count)];
+    for (int phase = 0; phase < kNumPhases; ++phase) {
+      sum[static_cast<size_t>(phase)] += std::chrono::duration<double, std::milli>(
+                                             model_->profile().spent(static_cast<Phase>(phase)))
+                                             .count();
+    }
+  }
+
+  void print_tokens_and_phases() const {
+    fmt::print("{{\"tokens_per_second\": {{");
+    std::string separator;
+    const size_t first = cases_.size() - tokens_.size();
+    for (size_t i = 0; i < tokens_.size(); ++i) {
+      const Case& c = cases_[first + i];
+      std::vector<double> rates = c.rates;
+      std::ranges::sort(rates);
+      const double per_rate = static_cast<double>(tokens_[i]) * 1e9 / c.work;
+      fmt::print("{}\"{}\": [{:.1f}, {:.1f}]", separator, c.name,
+                 rates[rates.size() / 2] * per_rate, rates.back() * per_rate);
+      separator = ", ";
+    }
+    fmt::print("}},\n \"phase_shares\": {{");
+    separator = "\n  ";
+    for (const auto& [name, sums] : phases_) {
+      double total = 0;
+      for (const double sum : sums)
+        total += sum;
+      fmt::print("{}\"{}\": {{", separator, name);
+      for (int phase = 0; phase < kNumPhases; ++phase) {
+        fmt::print("{}\"{}\": {:.3f}", phase == 0 ? "" : ", ",
+                   model::name(static_cast<Phase>(phase)),
+                   sums[static_cast<size_t>(phase)] / total);
+      }
+      fmt::print("}}");
+      separator = ",\n  ";
+    }
+    fmt::print("}}}}\n");
+  }
+
+  const Options options_;
+  std::unique_ptr<DecoderModel> model_;
+  ThreadPool& pool_;
+  AlignedBuffer memory_;
+  std::unique_ptr<ep::LocalAllToAll> all_to_all_;
+  std::vector<AlignedBuffer> blocks_;
+  Batch batch_;
+  std::vector<Case> cases_;
+  std::vector<int64_t> tokens_;  // of each case behind the calibration
+  std::map<std::string, std::array<double, kNumPhases>> phases_;  // ms
+  uint64_t state_ = 1;
+};
+
+int run(int argc, char** argv) {
+  const Options options = parse(argc, argv);
+  ThreadPool pool({.num_threads = options.threads, .spin = std::chrono::microseconds(200)});
+  LoadOptions load{.isa = options.isa, .rows_max = kRowsMax, .block_tokens = kBlockTokens};
+  load.weights.expert_format = parse_format(options.quantization);
+  load.weights.linear_format = load.weights.expert_format;
+  auto loaded = load_model(options.folder, pool, load);
+  if (!loaded) {
+    fmt::print(stderr, "{}\n", loaded.error().message);
+    return 1;
+  }
+  ForwardBench(options, std::move(*loaded), pool).run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace wideep::bench
+
+int main(int argc, char** argv) {
+  return wideep::bench::run(argc, argv);
+}
