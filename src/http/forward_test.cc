@@ -18,14 +18,15 @@ using ::testing::HasSubstr;
 
 // An upstream and a proxy in front of it, each on its own thread.
 struct Proxied {
+  // First, because the threads use them to their end.
+  std::promise<bool> ended;  // whether the forward ended well
+  std::function<ForwardEvents()> events = [] { return ForwardEvents{}; };
+  net::Address upstream_address;
   net::LoopThread upstream_thread;
   net::LoopThread proxy_thread;
   Server upstream{upstream_thread.loop(), {}};
   Client client{proxy_thread.loop()};
   Server proxy{proxy_thread.loop(), {.limits = {.stream_buffer_bytes_max = 64 * 1024}}};
-  net::Address upstream_address;
-  std::promise<bool> ended;  // whether the forward ended well
-  std::function<ForwardEvents()> events = [] { return ForwardEvents{}; };
 
   net::Address start() {
     upstream_address = *upstream.listen({"127.0.0.1", 0, {}});
