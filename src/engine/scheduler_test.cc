@@ -232,6 +232,20 @@ TEST(Scheduler, LetsATwinWaitForTheBlocksThatAreBeingFilled) {
   EXPECT_GT(other.num_computed, 0);  // it did not have to wait for them
 }
 
+TEST(Scheduler, LooksPastABoundedNumberOfWaitingTwins) {
+  Bench bench(100, {.max_num_seqs = 8, .max_num_batched_tokens = 45});
+  bench.add({.prompt = 100, .first_token = 7});
+  for (int64_t i = 0; i + 1 < Scheduler::kAdmissionScanMax; ++i)
+    bench.add({.prompt = 100, .first_token = 7});
+  Sequence& within = bench.add({.prompt = 4});
+  Sequence& beyond = bench.add({.prompt = 4});
+  bench.step();
+  bench.step();
+  bench.step();  // ten tokens of the first prompt were left, and its sixth block is being filled
+  EXPECT_EQ(within.state, SequenceState::kRunning);
+  EXPECT_EQ(beyond.state, SequenceState::kWaiting);
+}
+
 TEST(Scheduler, LetsNobodyWaitForALoaderOfLowerPriority) {
   Bench bench(40, {.max_num_seqs = 8, .max_num_batched_tokens = 20});
   bench.add({.prompt = 40, .priority = 3, .first_token = 7});
@@ -257,6 +271,7 @@ TEST(Scheduler, AnnouncesWhatItWillBringNext) {
 // Random loads on caches that are far too small: everything finishes, in bounded time, nobody is
 // preempted more often than promised, no block is lost.
 TEST(Scheduler, FinishesEverythingHoweverSmallTheCache) {
+  int32_t preemptions_max = 0;
   for (uint64_t seed = 0; seed < 60; ++seed) {
     SCOPED_TRACE(seed);
     Random random(seed);
@@ -288,8 +303,9 @@ TEST(Scheduler, FinishesEverythingHoweverSmallTheCache) {
       ASSERT_LT(num_steps, 100 + 20 * num_tokens);
     }
     EXPECT_EQ(bench.cache.num_available(), num_blocks);
-    EXPECT_LE(bench.preemptions_max, Scheduler::kPreemptionsMax);
+    preemptions_max = std::max(preemptions_max, bench.preemptions_max);
   }
+  EXPECT_EQ(preemptions_max, Scheduler::kPreemptionsMax);  // reached, never passed
 }
 
 }  // namespace
