@@ -75,6 +75,24 @@ TEST(Pack, RoundsToTheNearestCodeWhenItQuantises) {
   }
 }
 
+TEST(Pack, LaysOutTheExampleOfTheDocument) {
+  // docs/formats/weights.md
+  const std::vector<float> values = {1.0F, -0.5F, 0.25F, 0.0F};
+  const Packed packed({.dtype = SourceMatrix::Dtype::kF32,
+                       .n = 1,
+                       .k = 4,
+                       .data = reinterpret_cast<const std::byte*>(values.data())},
+                      WeightFormat::kInt8);
+  const auto bytes = packed.matrix().bytes;
+  ASSERT_EQ(bytes.size(), 4352U);
+  const std::vector<int> first = {0xFF, 0x40, 0xA0, 0x80, 0x80};
+  for (size_t i = 0; i < first.size(); ++i)
+    EXPECT_EQ(static_cast<int>(bytes[i]), first[i]) << i;
+  const std::vector<int> scale = {0x04, 0x02, 0x01, 0x3C, 0x00};
+  for (size_t i = 0; i < scale.size(); ++i)
+    EXPECT_EQ(static_cast<int>(bytes[4096 + i]), scale[i]) << i;
+}
+
 TEST(Pack, TakesAnInt8CheckpointAsItIs) {
   const std::vector<int8_t> codes = {-128, -1, 0, 127};
   const std::vector<float> scales = {0.25F, 2.0F};
