@@ -28,20 +28,30 @@ class TreeBuilder {
 
   bool Bool(bool value) { return add(Json(value)); }
 
-  bool Int(int value) { return add(Json(value)); }
-
-  bool Uint(unsigned value) { return add(Json(value)); }
-
-  bool Int64(int64_t value) { return add(Json(value)); }
-
-  bool Uint64(uint64_t value) {
-    if (value <= static_cast<uint64_t>(INT64_MAX)) return add(Json(static_cast<int64_t>(value)));
-    return add(Json(static_cast<double>(value)));
+  // Numbers come as text whose form has been checked. The library's own conversion shifts out of
+  // range on some of them ("0e38"), the standard's is exact.
+  bool RawNumber(const char* text, rapidjson::SizeType length, bool) {
+    const char* end = text + length;
+    int64_t integer = 0;
+    if (const auto read = std::from_chars(text, end, integer);
+        read.ec == std::errc{} && read.ptr == end) {
+      return add(Json(integer));
+    }
+    double value = 0;
+    if (std::from_chars(text, end, value).ec == std::errc{}) return add(Json(value));
+    return is_tiny({text, length}) ? add(Json(0.0)) : fail("a number beyond a double");
   }
 
-  bool Double(double value) { return add(Json(value)); }
+  // With numbers as text the library never calls these.
+  bool Int(int) { return false; }
 
-  bool RawNumber(const char*, rapidjson::SizeType, bool) { return false; }
+  bool Uint(unsigned) { return false; }
+
+  bool Int64(int64_t) { return false; }
+
+  bool Uint64(uint64_t) { return false; }
+
+  bool Double(double) { return false; }
 
   bool String(const char* text, rapidjson::SizeType length, bool) {
     return add(Json(std::string(text, length)));
@@ -86,6 +96,13 @@ class TreeBuilder {
     Json value;
     std::string key;  // the member being read, for objects
   };
+
+  // Of a number that is out of a double's range: whether it is too near to zero.
+  static bool is_tiny(std::string_view number) {
+    const size_t exponent = number.find_first_of("eE");
+    if (exponent != std::string_view::npos) return number.substr(exponent + 1).starts_with('-');
+    return number.starts_with("0.") || number.starts_with("-0.");
+  }
 
   bool fail(std::string problem) {
     problem_ = std::move(problem);
@@ -258,7 +275,7 @@ Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
   rapidjson::EncodedInputStream<rapidjson::UTF8<>, rapidjson::MemoryStream> stream(raw);
   constexpr unsigned kFlags = rapidjson::kParseIterativeFlag |
                               rapidjson::kParseValidateEncodingFlag |
-                              rapidjson::kParseFullPrecisionFlag;
+                              rapidjson::kParseNumbersAsStringsFlag;
   if (!is_valid_utf8(text)) return invalid_argument("invalid JSON: not valid UTF-8");
   const rapidjson::ParseResult result = reader.Parse<kFlags>(stream, builder);
   if (result) return builder.take_root();

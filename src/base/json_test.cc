@@ -40,6 +40,13 @@ TEST(Json, KeepsIntegersExactAndOthersShort) {
   EXPECT_FALSE(parse_json("9223372036854775808")->as_int());
   EXPECT_EQ(Json(0.1).dump(), "0.1");
   EXPECT_EQ(Json(1.0).dump(), "1.0");
+  EXPECT_EQ(parse_json("0e38")->as_double(),
+            0.0);  // the parser library's conversion shifts too far here
+  EXPECT_EQ(parse_json("-2.5e-3")->as_double(), -0.0025);
+  EXPECT_EQ(parse_json("1e-400")->as_double(), 0.0);
+  EXPECT_FALSE(parse_json("-1e400"));
+  EXPECT_FALSE(parse_json("01"));
+  EXPECT_FALSE(parse_json("1."));
 }
 
 }  // namespace
