@@ -110,6 +110,7 @@ class EnvoyTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
         folder = pathlib.Path(cls.folder.name)
         cls.prefill, cls.busy, cls.idle = Engine("prefill", 0), Engine("busy", 9), Engine("idle", 1)
         cls.endpoints = folder / "endpoints.yaml"
@@ -117,6 +118,7 @@ class EnvoyTest(unittest.TestCase):
         (folder / "picker.yaml").write_text(CONFIG % cls.endpoints)
         cls.picker = subprocess.Popen([WIDEEP, "epp", "--grpc-port", "0", "--config-file", folder / "picker.yaml",
                                        "--ready-file", folder / "ready"])
+        cls.addClassCleanup(cls.stop, cls.picker)
         wait_until((folder / "ready").exists, "wideep epp is ready")
         picker_port = (folder / "ready").read_text().strip().split(":")[1]
         cls.door = free_port()
@@ -124,16 +126,15 @@ class EnvoyTest(unittest.TestCase):
         (folder / "envoy.yaml").write_text(text.replace("@DOOR@", str(cls.door)).replace("@PICKER@", picker_port))
         cls.envoy = subprocess.Popen([ENVOY, "-c", folder / "envoy.yaml", "--concurrency", "1", "-l", "error",
                                       "--base-id-path", folder / "base_id", "--use-dynamic-base-id"])
+        cls.addClassCleanup(cls.stop, cls.envoy)
         wait_until(lambda: cls.can_connect(), "envoy listens")
         # Until the queue lengths have been scraped the choice is open.
         wait_until(lambda: b"idle" in cls.post({"model": "m", "prompt": "x"})[1], "scrapes")
 
-    @classmethod
-    def tearDownClass(cls):
-        for process in (cls.envoy, cls.picker):
-            process.terminate()
-            process.wait(timeout=PATIENCE_S)
-        cls.folder.cleanup()
+    @staticmethod
+    def stop(process):
+        process.terminate()
+        process.wait(timeout=PATIENCE_S)
 
     @classmethod
     def write_endpoints(cls, entries):
