@@ -5,9 +5,9 @@
 // Prints JSON. Cases whose name does not contain TEXT are left out, calibration is always there.
 #include "base/matrix.h"
 #include "base/thread_pool.h"
+#include "calibration.h"
 #include "math/ffn.h"
 #include "math/gemm.h"
-#include "calibration.h"
 #include "onednn.h"
 #include "rounds.h"
 

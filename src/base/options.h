@@ -2,8 +2,8 @@
 // three.
 //
 //   OptionSet options("serve", "Serve a model over the OpenAI API.");
-//   options.add("--max-model-len", &max_model_len, {.group = "Engine", .help = "Longest context, in
-//   tokens."});
+//   options.add("--max-model-len", &max_model_len,
+//               {.group = "Engine", .help = "Longest context, in tokens."});
 //
 // --max-model-len can then also come from WIDEEP_MAX_MODEL_LEN or from `max-model-len:` (or
 // max_model_len) in the file of --config. A flag beats the environment, which beats the file, which

@@ -12,11 +12,9 @@
 //   - A wish counts what the rank holds now; requests that arrive later fit in as far as there is
 //     room. A rank brings at most program.tokens_max rows, whoever asked for that room.
 //   - A rank without rows runs every layer with zero rows: others need its experts. has_work()
-//   stays
-//     true on it for as long as the last program says that anyone has work.
+//     stays true on it for as long as the last program says that anyone has work.
 //   - The first step of an epoch, and the first after a sleep, has no wishes to go by: all ranks
-//   run
-//     the default program of the exchange (work for all, room for a first chunk).
+//     run the default program of the exchange (work for all, room for a first chunk).
 //   - A program in which nobody has work is not run: step() returns at once and the group sleeps.
 //     A rank that gets a request just calls step(); its begin_step wakes the others, whose control
 //     threads call wake(), and that step is a first step.

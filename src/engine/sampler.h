@@ -1,7 +1,7 @@
 // Picks the next token of a sequence from its logits, with vLLM's parameters in vLLM's order:
 //
-//   allowed_tokens, banned tokens (min_tokens), logit_bias, penalties, temperature, min_p, top_k,
-//   top_p, draw
+//   allowed_tokens, banned tokens (min_tokens), logit_bias, penalties, temperature,
+//   min_p, top_k, top_p, draw
 //
 // A draw is a pure function of (logits, parameters, history, seed, position), where position counts
 // the generated tokens: the same wherever, whenever and beside whomever it is made. To make it

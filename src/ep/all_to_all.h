@@ -1,11 +1,9 @@
 // The exchange of expert parallelism: rows travel to the ranks that hold their experts, and back.
 //
-//   start_dispatch(h, routing)      each token's row leaves for the experts it chose
-//   while (next_experts())          experts on this rank whose rows are here: compute, write each
-//   out row
-//     finish(batch)                 those results may travel home
-//   combine(shared, x)              x += sum over k of weight * row, in k order, then the shared
-//   expert
+//   start_dispatch(h, routing)  each token's row leaves for the experts it chose
+//   while (next_experts())      experts on this rank whose rows are here: compute each out row
+//     finish(batch)             those results may travel home
+//   combine(shared, x)          x += sum over k of weight * row, in k order, then shared
 //
 // What makes the tokens equal for every shape of the cluster: a row is rounded to the dispatch
 // format even when it never leaves the rank; an expert returns one row per (token, k); the source

@@ -5,8 +5,7 @@
 //     rows     [tokens_max]                     this rank's rows, in the dispatch format
 //     results  [tokens_max][top_k]              what comes back for them, in the combine format
 //     lists    [num_ranks][tokens_max * top_k]  which rows each source wants computed here
-//     regions  [regions][tokens_max]            rows of sources on other nodes, for all of this
-//     node
+//     regions  [regions][tokens_max]            rows of other nodes' sources, for all this node
 //
 // A source on another node sends each row once per node, into the region that belongs to it there;
 // the region lies in the arena of the rank that is the source's door there (fabric::Shape).

@@ -1,6 +1,6 @@
 // file-discovery: endpoints from a YAML or JSON file, read again when it changes.
-//   endpoints: [{name, namespace: default, address: 10.0.0.7, port: "8000", labels: {llm-d.ai/role:
-//   decode}}]
+//   endpoints: [{name, namespace: default, address: 10.0.0.7, port: "8000",
+//                labels: {llm-d.ai/role: decode}}]
 // A file that cannot be read or has a mistake leaves the old set in place and is logged once.
 #pragma once
 

@@ -1,7 +1,7 @@
 // All KV memory of a rank, cut into blocks, and who uses them.
 //
-// A BlockId stands for the same `block_tokens` tokens in every cache group of the layout. A block
-// is
+// A BlockId stands for the same `block_tokens` tokens in every cache group of the layout.
+// A block is
 //
 //   free    ──take──▶  referenced  ──last release──▶  free, or cached if it was marked so
 //   cached  ──share─▶  referenced;   cached ──take, when nothing is free──▶ referenced (evicted)

@@ -2,8 +2,7 @@
 //
 // A block holds `block_tokens` consecutive tokens of one sequence, for every layer of its cache
 // group:
-//   [layer of the group][token][token_bytes]          one contiguous range: one copy moves it, one
-//   checksum
+//   [layer of the group][token][token_bytes]     a contiguous range: one copy, one checksum
 // MLA is one group of 576 values per token and layer; GQA one group of 2 x kv_heads x head_dim; the
 // layer of multi-token prediction belongs to the group of its kind as the last layer.
 #pragma once

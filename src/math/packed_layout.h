@@ -4,8 +4,7 @@
 //   kF32   f32  [kp][64]
 //   kBf16  bf16 [kp/2][64][2]
 //   kFp8   u8   [kp/2][2 x 64 bytes] e4m3 codes: a line holds 32 columns and two inputs in the
-//   order
-//          that byte unpacks leave sorted: [4 i][2 h][4 j][2 inputs] is column 16h + 4i + j
+//          order that byte unpacks leave sorted: [4 i][2 h][4 j][2 inputs] is column 16h + 4i + j
 //          (fp8_code_offset). Behind the codes f32 [ceil(kp/128)][2]: the scale
 //          of columns 0-31 and of columns 32-63 (gate and up in a gate_up panel, else equal),
 //          padded to 64 bytes

@@ -66,6 +66,7 @@ class FakeEngine : public engine::Engine {
   void wake() override {}
 
   void set_waker(std::function<void()>) override {}
+
   void fail_all(const Error&) override {}
 
   int64_t num_unfinished() const override { return 0; }
