@@ -1,35 +1,11 @@
 #include "base/thread_pool.h"
 
+#include "base/count_allocations.h"
+
 #include <gtest/gtest.h>
 #include <sched.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <new>
-
-// Counts what the whole test program allocates, where no sanitizer does that itself.
-#if !defined(__SANITIZE_ADDRESS__) && !__has_feature(address_sanitizer) && \
-    !__has_feature(thread_sanitizer)
-#define WD_COUNTS_ALLOCATIONS
-
-namespace {
-std::atomic<int64_t> num_allocations{0};
-}  // namespace
-
-void* operator new(size_t bytes) {
-  num_allocations++;
-  if (void* memory = std::aligned_alloc(16, (bytes + 15) / 16 * 16)) return memory;
-  throw std::bad_alloc();
-}
-
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-
-void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
-#endif
 
 namespace wideep {
 namespace {

@@ -73,11 +73,16 @@ void set_panel(PanelProduct& product, const PackedMatrix& w, int64_t panel) {
   product.scales = product.panel + panel_value_bytes(w.format, product.kp);
 }
 
+std::byte* PreparedRows::reserve(int64_t bytes) {
+  if (bytes > static_cast<int64_t>(storage_.size()))
+    storage_ = AlignedBuffer(static_cast<size_t>(bytes));
+  return storage_.data();
+}
+
 void PreparedRows::prepare(const Kernels& kernels, PanelProduct& product) {
-  const auto bytes = static_cast<size_t>(kernels.prepared_bytes(product));
-  if (bytes > storage_.size()) storage_ = AlignedBuffer(bytes);
-  kernels.prepare_rows(product, storage_.data());
-  product.prepared = storage_.data();
+  std::byte* const bytes = reserve(kernels.prepared_bytes(product));
+  kernels.prepare_rows(product, bytes);
+  product.prepared = bytes;
 }
 
 void gemm(const Kernels& kernels,
@@ -120,13 +125,40 @@ void reference_gemm(const PackedMatrix& w, const Rows& x, MatrixView<float> out)
   }
 }
 
+// Rows are prepared once, by all threads, and then meet every panel.
 void parallel_gemm(ThreadPool& pool,
                    const Kernels& kernels,
                    const PackedMatrix& w,
                    const Rows& x,
                    MatrixView<float> out) {
-  pool.for_each(w.num_panels(), [&](int64_t panel, int) {
-    gemm(kernels, w, x, {.begin = panel, .end = panel + 1}, out);
+  check_product(w, x);
+  const auto num_rows = static_cast<int64_t>(x.pointers.size());
+  WD_CHECK(out.rows == num_rows && out.cols == w.n);
+  if (num_rows == 0) return;
+  const int64_t step = rows_per_block(x);
+  const int64_t blocks = (num_rows + step - 1) / step;
+  const auto block_of = [&](int64_t block) {
+    return product_of(w, x.slice(block * step, std::min(step, num_rows - block * step)));
+  };
+  thread_local PreparedRows prepared;  // grows to the widest rows once
+  const int64_t block_bytes = round_up(kernels.prepared_bytes(block_of(0)), 64);
+  std::byte* const base = prepared.reserve(blocks * block_bytes);
+  const auto prepare = [&](int64_t block, int) {
+    kernels.prepare_rows(block_of(block), base + block * block_bytes);
+  };
+  if (block_bytes > 0 && blocks > 1) {
+    pool.for_each(blocks, prepare);
+  } else if (block_bytes > 0) {
+    prepare(0, 0);  // less work than waking the others
+  }
+  // All blocks of rows of a panel one after the other: it is read from memory once.
+  pool.for_each(w.num_panels() * blocks, [&](int64_t item, int) {
+    const int64_t panel = item / blocks;
+    const int64_t block = item % blocks;
+    PanelProduct product = block_of(block);
+    product.prepared = base + block * block_bytes;
+    set_panel(product, w, panel);
+    multiply_into(kernels, product, out.slice(block * step, product.num_rows), panel * kPanelCols);
   });
 }
 

@@ -42,6 +42,8 @@ class PreparedRows {
   // For products whose prepared rows take at most `bytes`; grows if they take more.
   explicit PreparedRows(int64_t bytes = 0) : storage_(static_cast<size_t>(bytes)) {}
 
+  // Room for `bytes`; what was there is gone if it has to grow.
+  std::byte* reserve(int64_t bytes);
   // Prepares product.rows and points the product to the result.
   void prepare(const Kernels& kernels, PanelProduct& product);
 
