@@ -1,4 +1,5 @@
 #include "base/log.h"
+#include "model/cache_folder.h"
 #include "model/pack_task.h"
 #include "model/weight_cache.h"
 #include "model/weight_plan.h"
@@ -21,7 +22,7 @@ Status check_options(const ModelConfig& config, const WeightOptions& options) {
   }
   if (options.draft && config.num_mtp_layers == 0) {
     return invalid_argument(
-        "drafting was asked for, but the model has no layer for it "
+        "speculation was asked for, but the model has no draft layer "
         "(num_nextn_predict_layers is 0)");
   }
   if (options.slots.empty()) return {};
@@ -116,6 +117,31 @@ Status pack_all(const WeightPlan& plan,
   return Packing(plan, options, weights).run(pool);
 }
 
+Status read_cached(const std::string& path,
+                   const Digest& key,
+                   const WeightPlan& plan,
+                   const WeightOptions& options,
+                   ModelWeights& weights,
+                   ThreadPool& pool) {
+  WD_ASSIGN_OR_RETURN(weights.cache_file, use_cache_file(path));
+  return read_weight_cache(path, key, plan, weights, pool,
+                           cache_progress(options, LoadProgress::Phase::kReadCache));
+}
+
+Status write_cached(const std::string& path,
+                    const Digest& key,
+                    const WeightPlan& plan,
+                    const WeightOptions& options,
+                    ModelWeights& weights,
+                    ThreadPool& pool) {
+  weights.cache_file.reset();  // a broken one is replaced
+  WD_TRY(make_cache_room(options.cache_dir, weight_cache_bytes(plan), options.cache_bytes_max));
+  WD_TRY(write_weight_cache(path, key, plan, weights, pool,
+                            cache_progress(options, LoadProgress::Phase::kWriteCache)));
+  WD_ASSIGN_OR_RETURN(weights.cache_file, use_cache_file(path));
+  return {};
+}
+
 // From the cache if it has them, else packed and written there. Trouble with the cache is a
 // warning.
 Status fill(const Checkpoint& checkpoint,
@@ -126,16 +152,14 @@ Status fill(const Checkpoint& checkpoint,
   if (options.cache_dir.empty()) return pack_all(plan, options, weights, pool);
   WD_ASSIGN_OR_RETURN(const Digest key, weight_cache_key(checkpoint, options, plan));
   const std::string path = weight_cache_path(options.cache_dir, key);
-  const Status cached = read_weight_cache(path, key, plan, weights, pool,
-                                          cache_progress(options, LoadProgress::Phase::kReadCache));
+  const Status cached = read_cached(path, key, plan, options, weights, pool);
   weights.from_cache = cached.has_value();
   if (cached) return {};
   if (cached.error().code != ErrorCode::kNotFound) {
     log_warning("{}; packing the weights again", cached.error().message);
   }
   WD_TRY(pack_all(plan, options, weights, pool));
-  const Status written = write_weight_cache(
-      path, key, plan, weights, pool, cache_progress(options, LoadProgress::Phase::kWriteCache));
+  const Status written = write_cached(path, key, plan, options, weights, pool);
   if (!written) log_warning("{}; the next start packs again", written.error().message);
   return {};
 }

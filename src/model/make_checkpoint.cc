@@ -10,6 +10,8 @@
 #include "model/safetensors_writer.h"
 #include "model/tensor_names.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -23,74 +25,82 @@ namespace {
 
 struct Shape {
   std::string_view name;
-  std::string_view config;
+  std::string_view family;
+  std::string_view sizes;
 };
 
-constexpr std::string_view kTiny = R"({"model_type": "deepseek_v3",
-  "architectures": ["DeepseekV3ForCausalLM"], "hidden_size": 256, "intermediate_size": 512,
+// What the models of a family have in common; a shape's sizes come on top.
+constexpr std::string_view kDeepseekV3 = R"({"model_type": "deepseek_v3",
+  "architectures": ["DeepseekV3ForCausalLM"], "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+  "v_head_dim": 128, "kv_lora_rank": 512, "n_shared_experts": 1, "num_experts_per_tok": 8,
+  "n_group": 8, "topk_group": 4, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
+  "norm_topk_prob": true, "routed_scaling_factor": 2.5, "rms_norm_eps": 1e-6,
+  "rope_theta": 10000, "hidden_act": "silu", "bos_token_id": 0, "eos_token_id": 1,
+  "max_position_embeddings": 163840, "rope_scaling": {"type": "yarn", "factor": 40,
+  "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0,
+  "original_max_position_embeddings": 4096}})";
+
+constexpr std::string_view kDeepseekV2 = R"({"model_type": "deepseek_v2",
+  "architectures": ["DeepseekV2ForCausalLM"], "q_lora_rank": null, "kv_lora_rank": 512,
+  "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_shared_experts": 2,
+  "num_experts_per_tok": 6, "n_group": 1, "topk_group": 1, "topk_method": "greedy",
+  "scoring_func": "softmax", "norm_topk_prob": false, "routed_scaling_factor": 1.0,
+  "rms_norm_eps": 1e-6, "rope_theta": 10000, "hidden_act": "silu",
+  "max_position_embeddings": 163840, "rope_scaling": {"type": "yarn", "factor": 40,
+  "beta_fast": 32, "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707,
+  "original_max_position_embeddings": 4096}})";
+
+constexpr std::string_view kQwen3Moe = R"({"model_type": "qwen3_moe",
+  "architectures": ["Qwen3MoeForCausalLM"], "head_dim": 128, "num_experts_per_tok": 8,
+  "norm_topk_prob": true, "decoder_sparse_step": 1, "mlp_only_layers": [],
+  "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1000000,
+  "hidden_act": "silu", "tie_word_embeddings": false})";
+
+constexpr std::string_view kTiny = R"({"hidden_size": 256, "intermediate_size": 512,
   "num_hidden_layers": 4, "first_k_dense_replace": 1, "num_attention_heads": 4,
   "q_lora_rank": 128, "kv_lora_rank": 128, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32,
-  "v_head_dim": 64, "n_routed_experts": 16, "num_experts_per_tok": 4, "n_shared_experts": 1,
-  "moe_intermediate_size": 128, "n_group": 4, "topk_group": 2, "topk_method": "noaux_tc",
-  "scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 2.5,
-  "num_nextn_predict_layers": 1, "vocab_size": 2048, "max_position_embeddings": 16384,
-  "rms_norm_eps": 1e-6, "rope_theta": 10000, "hidden_act": "silu", "bos_token_id": 0,
-  "eos_token_id": 1, "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32,
-  "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0,
-  "original_max_position_embeddings": 4096}})";
+  "v_head_dim": 64, "n_routed_experts": 16, "num_experts_per_tok": 4,
+  "moe_intermediate_size": 128, "n_group": 4, "topk_group": 2, "num_nextn_predict_layers": 1,
+  "vocab_size": 2048, "max_position_embeddings": 16384})";
 
-constexpr std::string_view kDs2 = R"({"model_type": "deepseek_v3",
-  "architectures": ["DeepseekV3ForCausalLM"], "hidden_size": 2048, "intermediate_size": 6144,
+constexpr std::string_view kTinyV2 = R"({"hidden_size": 256, "intermediate_size": 512,
+  "num_hidden_layers": 3, "first_k_dense_replace": 1, "num_attention_heads": 4,
+  "kv_lora_rank": 128, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64,
+  "n_routed_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 128,
+  "vocab_size": 2048, "max_position_embeddings": 16384, "bos_token_id": 0, "eos_token_id": 1})";
+
+constexpr std::string_view kTinyQwen3 = R"({"hidden_size": 256, "intermediate_size": 512,
+  "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+  "num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 128,
+  "vocab_size": 2048, "max_position_embeddings": 16384, "bos_token_id": 0, "eos_token_id": 1})";
+
+constexpr std::string_view kDs2 = R"({"hidden_size": 2048, "intermediate_size": 6144,
   "num_hidden_layers": 8, "first_k_dense_replace": 1, "num_attention_heads": 16,
-  "q_lora_rank": 768, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
-  "v_head_dim": 128, "n_routed_experts": 64, "num_experts_per_tok": 8, "n_shared_experts": 1,
-  "moe_intermediate_size": 512, "n_group": 8, "topk_group": 4, "topk_method": "noaux_tc",
-  "scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 2.5,
-  "num_nextn_predict_layers": 0, "vocab_size": 16384, "max_position_embeddings": 163840,
-  "rms_norm_eps": 1e-6, "rope_theta": 10000, "hidden_act": "silu", "bos_token_id": 0,
-  "eos_token_id": 1, "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32,
-  "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0,
-  "original_max_position_embeddings": 4096}})";
+  "q_lora_rank": 768, "n_routed_experts": 64, "moe_intermediate_size": 512,
+  "num_nextn_predict_layers": 0, "vocab_size": 16384})";
 
-constexpr std::string_view kV2Lite = R"({"model_type": "deepseek_v2",
-  "architectures": ["DeepseekV2ForCausalLM"], "hidden_size": 2048, "intermediate_size": 10944,
+constexpr std::string_view kV2Lite = R"({"hidden_size": 2048, "intermediate_size": 10944,
   "num_hidden_layers": 27, "first_k_dense_replace": 1, "num_attention_heads": 16,
-  "q_lora_rank": null, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
-  "v_head_dim": 128, "n_routed_experts": 64, "num_experts_per_tok": 6, "n_shared_experts": 2,
-  "moe_intermediate_size": 1408, "n_group": 1, "topk_group": 1, "topk_method": "greedy",
-  "scoring_func": "softmax", "norm_topk_prob": false, "routed_scaling_factor": 1.0,
-  "vocab_size": 102400, "max_position_embeddings": 163840, "rms_norm_eps": 1e-6,
-  "rope_theta": 10000, "hidden_act": "silu", "bos_token_id": 100000, "eos_token_id": 100001,
-  "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1,
-  "mscale": 0.707, "mscale_all_dim": 0.707, "original_max_position_embeddings": 4096}})";
+  "n_routed_experts": 64, "moe_intermediate_size": 1408, "vocab_size": 102400,
+  "bos_token_id": 100000, "eos_token_id": 100001})";
 
-constexpr std::string_view kQwen30b = R"({"model_type": "qwen3_moe",
-  "architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 2048, "intermediate_size": 6144,
-  "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
-  "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768,
-  "norm_topk_prob": true, "decoder_sparse_step": 1, "mlp_only_layers": [],
-  "vocab_size": 151936, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6,
-  "rope_theta": 1000000, "hidden_act": "silu", "bos_token_id": 151643, "eos_token_id": 151645,
-  "tie_word_embeddings": false})";
+constexpr std::string_view kQwen30b = R"({"hidden_size": 2048, "intermediate_size": 6144,
+  "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4,
+  "num_experts": 128, "moe_intermediate_size": 768, "vocab_size": 151936,
+  "bos_token_id": 151643, "eos_token_id": 151645})";
 
-constexpr std::string_view kR1 = R"({"model_type": "deepseek_v3",
-  "architectures": ["DeepseekV3ForCausalLM"], "hidden_size": 7168, "intermediate_size": 18432,
+constexpr std::string_view kR1 = R"({"hidden_size": 7168, "intermediate_size": 18432,
   "num_hidden_layers": 61, "first_k_dense_replace": 3, "num_attention_heads": 128,
-  "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
-  "v_head_dim": 128, "n_routed_experts": 256, "num_experts_per_tok": 8, "n_shared_experts": 1,
-  "moe_intermediate_size": 2048, "n_group": 8, "topk_group": 4, "topk_method": "noaux_tc",
-  "scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 2.5,
-  "num_nextn_predict_layers": 1, "vocab_size": 129280, "max_position_embeddings": 163840,
-  "rms_norm_eps": 1e-6, "rope_theta": 10000, "hidden_act": "silu", "bos_token_id": 0,
-  "eos_token_id": 1, "rope_scaling": {"type": "yarn", "factor": 40, "beta_fast": 32,
-  "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0,
-  "original_max_position_embeddings": 4096}})";
+  "q_lora_rank": 1536, "n_routed_experts": 256, "moe_intermediate_size": 2048,
+  "num_nextn_predict_layers": 1, "vocab_size": 129280})";
 
-constexpr std::array<Shape, 5> kShapes = {{{"tiny", kTiny},
-                                           {"ds2", kDs2},
-                                           {"v2-lite", kV2Lite},
-                                           {"qwen3-30b-a3b", kQwen30b},
-                                           {"r1", kR1}}};
+constexpr std::array<Shape, 7> kShapes = {{{"tiny", kDeepseekV3, kTiny},
+                                           {"tiny-v2", kDeepseekV2, kTinyV2},
+                                           {"tiny-qwen3", kQwen3Moe, kTinyQwen3},
+                                           {"ds2", kDeepseekV3, kDs2},
+                                           {"v2-lite", kDeepseekV2, kV2Lite},
+                                           {"qwen3-30b-a3b", kQwen3Moe, kQwen30b},
+                                           {"r1", kDeepseekV3, kR1}}};
 
 // Quantiles of the standard normal: value i is the one below which a share (i + 1/2) / size lies.
 // By bisection of the integral, so that no table has to be believed.
@@ -145,12 +155,21 @@ class Maker {
       declare(spec);
       return {};
     }));
+    WD_TRY(check_room());
     WD_TRY(for_each([&](const TensorSpec& spec) { return write(spec); }));
     return writer_.finish();
   }
 
  private:
   Status for_each(TensorVisitor visit) const { return for_each_tensor(config_, true, visit); }
+
+  Status check_room() const {
+    std::error_code problem;
+    const auto room = std::filesystem::space(options_.folder, problem).available;
+    if (problem || static_cast<int64_t>(room) > writer_.total_bytes()) return {};
+    return error(ErrorCode::kExhausted, "{}: the checkpoint has {} bytes, the disk has room for {}",
+                 options_.folder, writer_.total_bytes(), room);
+  }
 
   bool is_fp8(const TensorSpec& spec) const {
     return options_.fp8 && spec.role == TensorRole::kLinear;
@@ -257,10 +276,13 @@ std::vector<std::string_view> checkpoint_shapes() {
 Result<std::string> checkpoint_config(const MakeCheckpointOptions& options) {
   const auto shape = std::ranges::find(kShapes, options.shape, &Shape::name);
   if (shape == kShapes.end()) {
-    return invalid_argument("no shape '{}' (there are: tiny, ds2, v2-lite, qwen3-30b-a3b, r1)",
-                            options.shape);
+    return invalid_argument("no shape '{}' (there are: {})", options.shape,
+                            fmt::join(checkpoint_shapes(), ", "));
   }
-  WD_ASSIGN_OR_RETURN(Json config, parse_json(shape->config));
+  WD_ASSIGN_OR_RETURN(Json config, parse_json(shape->family));
+  WD_ASSIGN_OR_RETURN(const Json sizes, parse_json(shape->sizes));
+  for (const auto& [key, value] : *sizes.as_object())
+    config.set(key, value);
   if (options.num_layers > 0) config.set("num_hidden_layers", options.num_layers);
   if (options.num_experts > 0) {
     const bool is_qwen = config.find("num_experts") != nullptr;

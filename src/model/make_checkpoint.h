@@ -25,7 +25,8 @@ struct MakeCheckpointOptions {
   std::function<void(int64_t bytes_done, int64_t bytes_total)> progress;
 };
 
-// "tiny", "ds2", "v2-lite", "qwen3-30b-a3b", "r1"
+// Small ones of each architecture ("tiny", "tiny-v2", "tiny-qwen3"), "ds2" (docs/benchmarks.md)
+// and models as they are ("v2-lite", "qwen3-30b-a3b", "r1").
 std::vector<std::string_view> checkpoint_shapes();
 
 // The config.json of a shape, with the options' changes.

@@ -3,9 +3,11 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "model/cache_folder.h"
 #include "model/numeric_config.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -14,7 +16,6 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <mutex>
 
 namespace wideep::model {
@@ -109,6 +110,7 @@ class NewFile {
     file.temporary_ = fmt::format("{}.tmp{}", path, getpid());
     file.fd_ = ::open(file.temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (file.fd_ < 0) return file.failed("cannot create");
+    flock(file.fd_, LOCK_EX);  // so that nobody takes it for a leftover (cache_folder.h)
     return file;
   }
 
@@ -223,7 +225,11 @@ Result<Digest> weight_cache_key(const Checkpoint& checkpoint,
 }
 
 std::string weight_cache_path(const std::string& folder, const Digest& key) {
-  return fmt::format("{}/{}.wdcache", folder, to_hex(key, 32));
+  return fmt::format("{}/{}{}", folder, to_hex(key, 32), kCacheSuffix);
+}
+
+int64_t weight_cache_bytes(const WeightPlan& plan) {
+  return file_bytes(lay_out(plan));
 }
 
 Status read_weight_cache(const std::string& path,
@@ -250,8 +256,6 @@ Status write_weight_cache(const std::string& path,
                           ModelWeights& weights,
                           ThreadPool& pool,
                           const CacheProgress& progress) {
-  std::error_code problem;
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), problem);
   std::vector<TableEntry> table = lay_out(plan);
   const int64_t total = file_bytes(table);
   WD_ASSIGN_OR_RETURN(NewFile file, NewFile::create(path));

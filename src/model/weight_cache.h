@@ -21,6 +21,8 @@ Result<Digest> weight_cache_key(const Checkpoint& checkpoint,
                                 const WeightOptions& options,
                                 const WeightPlan& plan);
 std::string weight_cache_path(const std::string& folder, const Digest& key);
+// Bytes of its file.
+int64_t weight_cache_bytes(const WeightPlan& plan);
 
 // Bytes read or written, in all.
 using CacheProgress = std::function<void(int64_t bytes, int64_t total)>;
@@ -34,8 +36,8 @@ Status read_weight_cache(const std::string& path,
                          ThreadPool& pool,
                          const CacheProgress& progress);
 
-// Writes the arenas beside `path` and renames when all is on disk. kExhausted if the disk has no
-// room for it.
+// Writes the arenas beside `path`, whose folder exists, and renames when all is on disk. kExhausted
+// if the disk has no room for it.
 Status write_weight_cache(const std::string& path,
                           const Digest& key,
                           const WeightPlan& plan,

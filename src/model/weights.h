@@ -5,6 +5,7 @@
 // slot, in the cache file and on a wire. Thread: read-only once loaded.
 #pragma once
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -103,6 +104,7 @@ struct WeightOptions {
   // Which expert each slot of this rank holds: slots[layer][slot]; empty: every expert, in order.
   std::vector<std::vector<ExpertId>> slots;
   std::string cache_dir;           // of packed weights; empty: no cache
+  int64_t cache_bytes_max = 0;     // of all files in it; 0: half of the disk
   int64_t slice_bytes = 16 << 20;  // of a matrix that a thread reads and packs at once
   // Called by the threads that load, one at a time.
   std::function<void(const LoadProgress&)> progress;
@@ -120,6 +122,7 @@ struct ModelWeights {
   AlignedBuffer expert_arena;
   int64_t expert_blob_bytes = 0;
   bool from_cache = false;
+  std::optional<File> cache_file;  // held so that nobody removes it while this process lives
   int64_t checkpoint_bytes_read = 0;
 };
 

@@ -144,6 +144,44 @@ TEST_F(Weights, HaveAnotherCacheForEveryFormatPlacementAndVersionOfTheFiles) {
   EXPECT_FALSE(is_cached());
 }
 
+// Three formats of one model, room for two: the one longest unused goes, unless it is in use.
+TEST_F(Weights, KeepTheirCacheFolderBelowItsLimit) {
+  WeightOptions options{.cache_dir = folder_ + "/cache"};
+  const auto load_as = [&](math::WeightFormat format) {
+    options.expert_format = format;
+    return load(golden("dsv3-tiny-mtp"), options);
+  };
+  using math::WeightFormat;
+  {
+    const auto largest = load_as(WeightFormat::kBf16);
+  }
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(cache_file()));
+  options.cache_bytes_max = 2 * bytes;
+  {
+    const auto second = load_as(WeightFormat::kInt8);
+  }
+  EXPECT_TRUE(load_as(WeightFormat::kBf16)->from_cache);  // used later than int8 now
+  {
+    const auto third = load_as(WeightFormat::kFp8);
+    EXPECT_TRUE(load_as(WeightFormat::kBf16)->from_cache);
+    EXPECT_TRUE(load_as(WeightFormat::kFp8)->from_cache);
+    const auto in_use = load_as(WeightFormat::kBf16);
+    EXPECT_FALSE(load_as(WeightFormat::kInt8)->from_cache);
+    EXPECT_FALSE(load_as(WeightFormat::kInt8)->from_cache);  // both others are in use: not kept
+  }
+  EXPECT_FALSE(load_as(WeightFormat::kInt8)->from_cache);
+  EXPECT_TRUE(load_as(WeightFormat::kInt8)->from_cache);
+}
+
+// What a process that was killed left behind goes when the next file is written.
+TEST_F(Weights, RemoveHalfWrittenCaches) {
+  std::filesystem::create_directories(folder_ + "/cache");
+  const std::string leftover = folder_ + "/cache/0123.wdcache.tmp1";
+  ASSERT_TRUE(write_file(leftover, "half"));
+  ASSERT_TRUE(load(golden("dsv3-tiny-mtp"), {.cache_dir = folder_ + "/cache"}));
+  EXPECT_FALSE(std::filesystem::exists(leftover));
+}
+
 TEST_F(Weights, LoadEvenWhereNoCacheCanBeWritten) {
   const auto weights = load(golden("dsv3-tiny-mtp"), {.cache_dir = "/proc/no-such-folder"});
   ASSERT_TRUE(weights) << weights.error().message;

@@ -33,7 +33,7 @@ struct AddedToken {
 };
 
 struct AddedTokenLimits {
-  size_t tokens_max = 100'000;
+  size_t tokens_max = 300'000;  // as many as the largest vocabularies have
   size_t content_bytes_max = 512;
   int32_t token_id_max = 4'000'000;
 };
