@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/utf8.h"
 #include "cmd/progress.h"
+#include "cmd/speculative_config.h"
 #include "ep/local_all_to_all.h"
 #include "math/kernels.h"
 
@@ -123,6 +124,11 @@ void EngineHostOptions::declare_numbers(OptionSet& options) {
               {.group = "Numbers",
                .help = "Instruction set of the kernels; part of what decides the bits.",
                .choices = {"auto", "scalar", "avx2", "avx512", "avx512bf16", "amx"}});
+  options.add("--speculative-config", &speculative_config,
+              {.group = "Speculation",
+               .help = "Guess tokens ahead: {\"method\":\"mtp\",\"num_speculative_tokens\":1} "
+                       "uses the model's draft layer. The answers stay the same.",
+               .value_name = "JSON"});
 }
 
 void EngineHostOptions::declare(OptionSet& options) {
@@ -150,11 +156,22 @@ void EngineHostOptions::declare(OptionSet& options) {
   options.add("--max-num-queued-tokens", &engine.max_num_queued_tokens,
               {.group = "Engine", .help = "Prompt tokens that may wait; more get 503."});
   declare_numbers(options);
+  options.add(
+      "--speculation", &speculation,
+      {.group = "Speculation",
+       .help = "When to guess, if it is configured: while it is measured to pay, or always.",
+       .choices = {"measured", "always"}});
   options.add("--cache-dir", &cache_dir,
               {.group = "Loading",
                .help = "Where packed weights are kept for the next start; auto: the user's cache "
                        "folder; empty: nowhere.",
                .value_name = "DIR"});
+  options.add(
+      "--cache-max-bytes", &cache_max_bytes,
+      {.group = "Loading",
+       .help = "Most that --cache-dir may hold: the files longest unused go first, those of "
+               "running engines never. 0: half of the disk.",
+       .value_name = "BYTES"});
 }
 
 Result<model::LoadOptions> load_options(const EngineHostOptions& options) {
@@ -178,7 +195,11 @@ Result<model::LoadOptions> load_options(const EngineHostOptions& options) {
                               math::name(math::detect_isa()));
     }
   }
+  WD_ASSIGN_OR_RETURN(const int64_t num_guesses,
+                      parse_speculative_config(options.speculative_config));
+  load.weights.draft = num_guesses > 0;
   load.weights.cache_dir = options.cache_dir == "auto" ? default_cache_dir() : options.cache_dir;
+  load.weights.cache_bytes_max = options.cache_max_bytes;
   load.rows_max = options.engine.max_num_batched_tokens;
   load.block_tokens = options.engine.block_size;
   return load;
@@ -210,6 +231,8 @@ Status EngineHost::load() {
                                   phase_text(now)));
     };
   }
+  options_.engine.num_speculative_tokens = load.weights.draft ? 1 : 0;
+  options_.engine.adapt_speculation = options_.speculation == "measured";
   WD_ASSIGN_OR_RETURN(model_, model::load_model(path, *pool_, load));
   const model::NumericConfig& numeric = model_->numeric();
   log_info("{}: {} of experts, {} of other weights; {}; {} threads", path,

@@ -27,7 +27,10 @@ struct EngineHostOptions {
   std::string dispatch_dtype = "auto";
   std::string combine_dtype = "auto";
   std::string isa = "auto";
-  std::string cache_dir;  // "": no cache of packed weights; "auto": $XDG_CACHE_HOME/wideep
+  std::string speculative_config;        // JSON; "": none
+  std::string speculation = "measured";  // or "always"
+  std::string cache_dir;        // "": no cache of packed weights; "auto": $XDG_CACHE_HOME/wideep
+  int64_t cache_max_bytes = 0;  // of all files in it; 0: half of the disk
   bool show_progress = true;
 
   // Declares MODEL and all flags (vLLM's names where vLLM has the thing), or only those that decide

@@ -50,7 +50,6 @@ class Serve final : public Verb {
     options.refuse("--enable-eplb", "groups of ranks are not served yet");
     options.refuse("--kv-transfer-config", "KV transfer between ranks");
     options.refuse("--enable-lora", "LoRA adapters");
-    options.refuse("--speculative-config", "speculative decoding");
     options.refuse("--reasoning-parser", "thinking is split for every model; see --split-reasoning",
                    {"deepseek_r1", "qwen3"});
     options.refuse("--tool-call-parser", "tool calls");

@@ -46,6 +46,7 @@ struct EngineOptions {
   int64_t num_kv_blocks = 0;             // overrides kv_cache_bytes
   bool enable_prefix_caching = true;
   int64_t num_speculative_tokens = 0;  // 1: the model's draft layer guesses one token ahead
+  bool adapt_speculation = false;      // guess only while it is measured to pay (draft_policy.h)
   // End of sequence besides what config.json and the tokenizer say: of generation_config.json.
   std::vector<TokenId> end_tokens;
   int64_t max_num_queued_reqs = 1024;  // beyond: kExhausted
@@ -57,14 +58,20 @@ struct EngineOptions {
 struct EngineStats {
   int64_t num_running = 0;
   int64_t num_waiting = 0;
+  int64_t num_deferred = 0;   // of the waiting: for KV that is being filled, not for room
   double kv_cache_usage = 0;  // blocks in use by sequences / all blocks
   int64_t num_kv_blocks = 0;
   int64_t num_kv_blocks_free = 0;
   int64_t num_preemptions = 0;
   int64_t prefix_cache_queries = 0;  // tokens
   int64_t prefix_cache_hits = 0;
-  int64_t prompt_tokens = 0;
+  int64_t external_cache_queries = 0;  // tokens looked for in other engines' caches, and found
+  int64_t external_cache_hits = 0;
+  int64_t prompt_tokens = 0;         // of requests that have their first token
+  int64_t prompt_tokens_cached = 0;  // of them found in the prefix cache
+  int64_t prompt_tokens_pulled = 0;  // of them taken over from another engine
   int64_t generated_tokens = 0;
+  int64_t num_corrupted = 0;        // requests ended because their logits were no numbers
   int64_t num_drafts = 0;           // sequences that computed drafts, summed over steps
   int64_t num_draft_tokens = 0;     // guesses that were computed
   int64_t num_accepted_tokens = 0;  // of them right

@@ -85,12 +85,18 @@ void EngineImpl::drain() {
 
 Status EngineImpl::step(ep::AllToAll& all_to_all) {
   const TimePoint begin = clock_.now();
+  decode_step_.reset();
   const Status status = run_step(all_to_all);
+  const TimePoint end = clock_.now();
+  if (status && decode_step_) {
+    decode_step_->duration = end - begin;
+    draft_policy_.observe(*decode_step_);
+  }
   {
     const std::scoped_lock lock(stats_mutex_);
     ++(status ? stats_.num_steps : stats_.num_failed_steps);
     stats_.last_step_start = begin;
-    stats_.last_step_end = clock_.now();
+    stats_.last_step_end = end;
   }
   update_stats();
   return status;
@@ -98,7 +104,9 @@ Status EngineImpl::step(ep::AllToAll& all_to_all) {
 
 Status EngineImpl::run_step(ep::AllToAll& all_to_all) {
   drain_inbox();
-  const ep::StepWish wish = scheduler_.wish(rows_expected_);
+  wants_guesses_ = wants_guesses();
+  const ep::StepWish wish = scheduler_.wish(
+      rows_expected_, wants_guesses_ ? Scheduler::Guesses::kWanted : Scheduler::Guesses::kNone);
   WD_ASSIGN_OR_RETURN(const ep::StepProgram program, all_to_all.begin_step(wish));
   // The next step has room for what was announced for it, a first step for all that is possible.
   rows_expected_ = program.anyone_has_work ? std::min(wish.num_tokens, all_to_all.tokens_max())
@@ -110,7 +118,8 @@ Status EngineImpl::run_step(ep::AllToAll& all_to_all) {
   build_batch(plan);
   WD_ASSIGN_OR_RETURN(const MatrixView<const float> logits, model_.forward(batch_, all_to_all));
   commit(plan);
-  sample_and_report(plan, logits);
+  const int64_t num_tokens = sample_and_report(plan, logits);
+  note_decode(plan, program, num_tokens);
   return program.draft_depth > 0 ? draft(all_to_all) : Status();
 }
 
@@ -195,10 +204,11 @@ void EngineImpl::commit(const StepPlan& plan) {
 }
 
 // Every sequence whose last token has just been computed gets the next one, and one more for each
-// draft that was right.
-void EngineImpl::sample_and_report(const StepPlan& plan, MatrixView<const float> logits) {
+// draft that was right. Returns how many tokens that were.
+int64_t EngineImpl::sample_and_report(const StepPlan& plan, MatrixView<const float> logits) {
   draft_rows_.clear();
   int64_t row = 0;
+  const int64_t num_before = num_generated_;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     const ScheduledRows& rows = plan.sequences[i];
     if (rows.sequence->num_pending() > 0) continue;
@@ -207,11 +217,12 @@ void EngineImpl::sample_and_report(const StepPlan& plan, MatrixView<const float>
     Sequence* sequence = sample_sequence(rows, first_row, logits.slice(row, 1 + rows.num_drafts));
     row += 1 + rows.num_drafts;
     // It has one pending token; the row before that one guesses what follows it.
-    if (sequence != nullptr)
+    if (sequence != nullptr && wants_guesses_)
       draft_rows_.emplace_back(sequence,
                                batched.first_row + sequence->num_computed - 1 - batched.position);
   }
   WD_CHECK(row == logits.rows);
+  return num_generated_ - num_before;
 }
 
 // `logits`: of the sequence's last token and of each draft behind it; the first of them is row
@@ -223,7 +234,6 @@ Sequence* EngineImpl::sample_sequence(const ScheduledRows& rows,
   Generation& generation = *generations_.at(sequence.id());
   const std::vector<TokenId> drafts = std::exchange(sequence.drafts, {});
   const bool is_first = generation.timing.first_token == TimePoint{};
-  const int64_t num_prompt = is_first ? sequence.num_prompt() : 0;
   const TimePoint now = clock_.now();
   int64_t num_sampled = 0;
   bool has_ended = false;
@@ -231,6 +241,7 @@ Sequence* EngineImpl::sample_sequence(const ScheduledRows& rows,
     auto token = sampler_.sample(logits.row(num_sampled), generation.next());
     if (!token) {
       generation.fail(token.error(), /*retryable=*/false);
+      note_corrupted();
       has_ended = true;
       break;
     }
@@ -242,15 +253,49 @@ Sequence* EngineImpl::sample_sequence(const ScheduledRows& rows,
     if (!was_guessed) break;
     if (!has_ended) scheduler_.commit(sequence, 1);
   }
+  if (is_first) note_prompt(sequence);
   if (has_ended) close(generation);
+  num_generated_ += num_sampled;
 
   const std::scoped_lock lock(stats_mutex_);
   stats_.generated_tokens += num_sampled;
-  stats_.prompt_tokens += num_prompt;
   stats_.num_drafts += rows.num_drafts > 0 ? 1 : 0;
   stats_.num_draft_tokens += rows.num_drafts;
   stats_.num_accepted_tokens += std::max<int64_t>(0, num_sampled - 1);
   return has_ended ? nullptr : &sequence;
+}
+
+void EngineImpl::note_prompt(const Sequence& sequence) {
+  const std::scoped_lock lock(stats_mutex_);
+  stats_.prompt_tokens += sequence.num_prompt();
+  stats_.prompt_tokens_cached +=
+      std::clamp<int64_t>(sequence.cached_tokens, 0, sequence.num_prompt());
+}
+
+void EngineImpl::note_corrupted() {
+  const std::scoped_lock lock(stats_mutex_);
+  ++stats_.num_corrupted;
+}
+
+bool EngineImpl::wants_guesses() {
+  if (options_.num_speculative_tokens == 0 || scheduler_.empty()) return false;
+  return !options_.adapt_speculation || draft_policy_.wants_drafts(scheduler_.num_running());
+}
+
+// Steps with prompts, and the first ones after a change of mind, tell nothing about guessing.
+void EngineImpl::note_decode(const StepPlan& plan,
+                             const ep::StepProgram& program,
+                             int64_t num_tokens) {
+  const auto num_sequences = static_cast<int64_t>(plan.sequences.size());
+  const int64_t num_drafted =
+      std::ranges::count_if(plan.sequences, [](const auto& rows) { return rows.num_drafts > 0; });
+  const bool drafts_all = program.draft_depth > 0 && num_drafted == num_sequences;
+  const bool drafts_none = !wants_guesses_ && num_drafted == 0;
+  if (num_sequences == 0 || plan.num_prefill_rows > 0 || drafts_all == drafts_none) return;
+  decode_step_ = {.num_sequences = num_sequences,
+                  .with_drafts = drafts_all,
+                  .duration = {},
+                  .num_tokens = num_tokens};
 }
 
 // Runs the draft layer on the rows of the step, so that its own cache stays complete, and keeps its
@@ -334,6 +379,7 @@ void EngineImpl::update_stats() {
   stats_.prefix_cache_queries = scheduler_.stats().prefix_cache_queries;
   stats_.prefix_cache_hits = scheduler_.stats().prefix_cache_hits;
   stats_.num_waiting = scheduler_.num_waiting();
+  stats_.num_deferred = scheduler_.num_deferred();
 }
 
 EngineStats EngineImpl::stats() const {

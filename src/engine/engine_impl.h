@@ -1,6 +1,7 @@
 // The engine behind engine.h. Reading order: step(), then the six functions that it calls.
 #pragma once
 
+#include "engine/draft_policy.h"
 #include "engine/engine.h"
 #include "engine/generation.h"
 #include "engine/inbox.h"
@@ -13,6 +14,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -51,14 +53,18 @@ class EngineImpl : public Engine {
   void drain_inbox();
   void build_batch(const StepPlan& plan);
   void commit(const StepPlan& plan);
-  void sample_and_report(const StepPlan& plan, MatrixView<const float> logits);
+  int64_t sample_and_report(const StepPlan& plan, MatrixView<const float> logits);
   Status draft(ep::AllToAll& all_to_all);
+  bool wants_guesses();
+  void note_decode(const StepPlan& plan, const ep::StepProgram& program, int64_t num_tokens);
 
   void start(std::unique_ptr<Generation> generation);
   void note_scheduled(const StepPlan& plan);
   Sequence* sample_sequence(const ScheduledRows& rows,
                             int64_t first_row,
                             MatrixView<const float> logits);
+  void note_prompt(const Sequence& sequence);
+  void note_corrupted();
   void leave_queue(Generation& generation);
   void end_overdue();
   void close(Generation& generation);
@@ -79,8 +85,13 @@ class EngineImpl : public Engine {
   // For the draft layer: the token that follows each row of the batch, and who wants a draft.
   std::vector<TokenId> next_tokens_;
   std::vector<std::pair<Sequence*, int64_t>> draft_rows_;
+  DraftPolicy draft_policy_;
+  bool wants_guesses_ = false;                    // of this step
+  std::optional<DraftPolicy::Step> decode_step_;  // what it was like, if it tells anything
   int64_t rows_expected_ =
       std::numeric_limits<int64_t>::max();  // room of the coming step, at least
+
+  int64_t num_generated_ = 0;  // tokens since the start
 
   Inbox inbox_;
   std::atomic<int64_t> next_id_{1};

@@ -52,6 +52,10 @@ std::vector<Sequence*> Scheduler::all() const {
   return all;
 }
 
+int64_t Scheduler::num_deferred() const {
+  return std::ranges::count(waiting_, SequenceState::kWaitingForKv, &Sequence::state);
+}
+
 StepPlan Scheduler::next(int64_t rows_max) {
   rows_max = std::min(rows_max, options_.max_num_batched_tokens);
   StepPlan plan;
@@ -73,7 +77,7 @@ void Scheduler::commit(Sequence& sequence, int64_t count) {
 // What does not fit into the coming step is left over; all others decode then. Waiting sequences
 // count as far as they are likely to be admitted, the first one always: were its rows never
 // announced, there might never be room for them.
-ep::StepWish Scheduler::wish(int64_t rows_now) const {
+ep::StepWish Scheduler::wish(int64_t rows_now, Guesses guesses) const {
   int64_t num_sequences = num_running();
   int64_t num_pending = 0;
   for (const Sequence* sequence : running_)
@@ -92,7 +96,13 @@ ep::StepWish Scheduler::wish(int64_t rows_now) const {
   const int64_t num_rows = num_sequences * (1 + options_.draft_depth) + left_over;
   return {.num_tokens = std::min(num_rows, options_.max_num_batched_tokens),
           .has_work = !sequences_.empty(),
-          .draft_depth = sequences_.empty() ? 0 : options_.draft_depth};
+          .draft_depth = guesses == Guesses::kWanted || has_prompts() ? options_.draft_depth : 0};
+}
+
+bool Scheduler::has_prompts() const {
+  return !waiting_.empty() || std::ranges::any_of(running_, [](const Sequence* sequence) {
+    return sequence->num_pending() > 1;
+  });
 }
 
 // Admits waiting sequences of a higher priority class than a running one before any rows are given

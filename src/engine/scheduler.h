@@ -87,12 +87,18 @@ class Scheduler {
   // The next `count` tokens of the sequence are in the cache.
   void commit(Sequence& sequence, int64_t count);
 
-  // What the step after the coming one may bring, if the coming one has room for `rows_now`.
-  ep::StepWish wish(int64_t rows_now) const;
+  // What the step after the coming one may bring, if the coming one has room for `rows_now`. The
+  // draft layer runs on all prompts, so that guesses can begin at any time, and on decoding
+  // sequences if they are to have `guesses`.
+  enum class Guesses : uint8_t { kNone, kWanted };
+  ep::StepWish wish(int64_t rows_now, Guesses guesses = Guesses::kWanted) const;
 
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
 
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+
+  // Of the waiting: those that wait for KV which another sequence is filling.
+  int64_t num_deferred() const;
 
   bool empty() const { return sequences_.empty(); }
 
@@ -118,6 +124,7 @@ class Scheduler {
   void admit(Sequence& sequence, const kv::PrefixMatch& match);
 
   kv::PrefixMatch match(Sequence& sequence) const;
+  bool has_prompts() const;
   bool must_wait_for(const kv::PrefixMatch& match, const Sequence& sequence) const;
   bool fits(const Sequence& sequence, const kv::PrefixMatch& match) const;
   int64_t blocks_wanted(const Sequence& sequence, const kv::PrefixMatch& match) const;

@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <array>
+#include <thread>
 #include <utility>
 
 namespace wideep::server {
 namespace {
 
 constexpr size_t kRequestIdBytesMax = 128;
+constexpr std::chrono::milliseconds kDrainPoll{20};
 // What load balancers and kubelets must see without a key.
 constexpr std::array<std::string_view, 5> kOpenPaths = {"/health", "/ready", "/live", "/ping",
                                                         "/version"};
@@ -45,6 +47,7 @@ ApiServer::Core::Core(ApiServerParts parts, ApiServerOptions options)
       metrics_(options_.served_model_names.at(0), options_.engine_label, parts_.engine.options()),
       context_{.engine = parts_.engine,
                .metrics = metrics_,
+               .queue = queue_,
                .clock = parts_.clock,
                .mailbox = std::make_shared<EventMailbox>(parts_.loop),
                .ping_interval = options_.ping_interval} {
@@ -67,9 +70,19 @@ void ApiServer::Core::close() {
   });
 }
 
-void ApiServer::Core::begin_drain() {
+void ApiServer::Core::drain_and_wait(Duration timeout) {
+  const TimePoint deadline = parts_.clock.now() + timeout;
   draining_ = true;
   parts_.engine.drain();
+  // The address stays open meanwhile: probes read "draining", new requests get a 503.
+  while (parts_.engine.num_unfinished() > 0 && parts_.clock.now() < deadline)
+    std::this_thread::sleep_for(kDrainPoll);
+  http_->drain_and_wait(std::max(Duration::zero(), deadline - parts_.clock.now()));
+}
+
+void ApiServer::Core::on_step(const engine::EngineStats& stats) {
+  metrics_.on_step(stats);
+  queue_.on_step(stats.last_step_end - stats.last_step_start);
 }
 
 http::ServerOptions ApiServer::Core::http_options() {
@@ -148,7 +161,9 @@ void ApiServer::Core::dispatch(http::Request request, http::Responder responder,
   const auto task = [self = shared_from_this(), arrival, work] { (self.get()->*work)(arrival); };
   if (is_full || !workers_->try_run(task)) {
     metrics_.on_rejected("queue_full");
-    refuse(*arrival, api::from_error({ErrorCode::kExhausted, "Too many requests are waiting."}));
+    api::ApiError full = api::from_error({ErrorCode::kExhausted, "Too many requests are waiting."});
+    full.retry_after_s = queue_.retry_after_s(stats, parts_.engine.options());
+    refuse(*arrival, full);
   }
 }
 

@@ -21,13 +21,13 @@ class ApiServer::Core : public std::enable_shared_from_this<Core> {
 
   void add_routes();
   void close();
-  void begin_drain();
+  void drain_and_wait(Duration timeout);
 
   http::Server& http() { return *http_; }
 
   http::Server& metrics_http() { return *metrics_http_; }
 
-  ServerMetrics& metrics() { return metrics_; }
+  void on_step(const engine::EngineStats& stats);
 
  private:
   // A request on its way: who asked, under which id, since when.
@@ -78,6 +78,7 @@ class ApiServer::Core : public std::enable_shared_from_this<Core> {
   const PromptBuilder prompts_;
   const int64_t created_;
   ServerMetrics metrics_;
+  QueueEstimate queue_;
   CallContext context_;
   std::atomic<bool> draining_{false};
   bool closed_ = false;  // on the loop

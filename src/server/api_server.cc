@@ -25,12 +25,11 @@ Result<net::Address> ApiServer::listen_metrics(const net::Address& address) {
 }
 
 void ApiServer::on_step(const engine::EngineStats& stats) {
-  core_->metrics().on_step(stats.last_step_tokens);
+  core_->on_step(stats);
 }
 
 void ApiServer::drain_and_wait(Duration timeout) {
-  core_->begin_drain();
-  core_->http().drain_and_wait(timeout);
+  core_->drain_and_wait(timeout);
 }
 
 }  // namespace wideep::server

@@ -43,8 +43,8 @@ class ApiServer {
   // For EngineLoopOptions::on_step.
   void on_step(const engine::EngineStats& stats);
 
-  // Takes no new requests (503, /ready says so), lets answers end, cuts what is not done after
-  // `timeout`. Not from the loop's thread.
+  // Takes no new requests (503, /ready says so) and lets those under way end; then closes its
+  // address, and cuts what is not done after `timeout`. Not from the loop's thread.
   void drain_and_wait(Duration timeout);
 
  private:

@@ -523,17 +523,39 @@ TEST_F(ApiServerTest, DrainsWithoutCuttingStreams) {
   const auto submitted = engine_.wait_for_request(0);
   submitted.sink(text_event("a"));
   raw.receive_until("\"content\":\"a\"");
-  RawClient idle(address_);
-  idle.send("GET /ready HTTP/1.1\r\nHost: x\r\n\r\n");
-  EXPECT_THAT(idle.receive_answer(), StartsWith("HTTP/1.1 200 "));
+  EXPECT_EQ(get("/ready").status, 200);
   std::thread drainer([&] { server_->drain_and_wait(seconds(20)); });
-  idle.receive_all();
-  EXPECT_TRUE(idle.was_closed());
+  while (get("/ready").status == 200) {
+  }
+  // The address stays open as long as the stream runs.
+  EXPECT_THAT(get("/ready").body, HasSubstr("draining"));
+  const http::Response refused = post(kChat, chat_body());
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_NE(refused.headers.get("retry-after"), "");
+  RawClient idle(address_);
+  idle.send("GET /live HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_THAT(idle.receive_answer(), StartsWith("HTTP/1.1 200 "));
   submitted.sink(text_event("b", FinishReason::kStop));
   const std::string rest = raw.receive_all();
   EXPECT_THAT(rest, HasSubstr("\"content\":\"b\""));
   EXPECT_THAT(rest, HasSubstr("data: [DONE]"));
+  idle.receive_all();
+  EXPECT_TRUE(idle.was_closed());
   drainer.join();
+}
+
+TEST_F(ApiServerTest, TellsWhenToComeBackByHowFastTheQueueEmpties) {
+  start();
+  engine::EngineStats stats;
+  stats.num_waiting = engine_.options_.max_num_queued_reqs;
+  stats.num_queued_tokens = 40 * engine_.options_.max_num_batched_tokens;
+  stats.last_step_end = stats.last_step_start + milliseconds(250);
+  engine_.set_stats(stats);
+  EXPECT_EQ(post(kChat, chat_body()).headers.get("retry-after"), "1");  // no step seen yet
+  server_->on_step(stats);
+  const http::Response full = post(kChat, chat_body());
+  EXPECT_EQ(full.status, 429);
+  EXPECT_EQ(full.headers.get("retry-after"), "10");
 }
 
 TEST_F(ApiServerTest, CancelsWhatRunsWhenItEnds) {

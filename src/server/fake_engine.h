@@ -6,9 +6,11 @@
 #include "tokenizer/small_tokenizer_test.h"
 #include "tokenizer/tokenizer.h"
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -30,8 +32,9 @@ class FakeEngine : public engine::Engine {
     std::unique_lock lock(mutex_);
     if (refuse_with_) return std::unexpected(*refuse_with_);
     const auto id = static_cast<SequenceId>(++last_id_);
-    const Submitted submitted{id, std::move(request), std::move(sink)};
+    const Submitted submitted{id, std::move(request), counted(std::move(sink))};
     submitted_.push_back(submitted);
+    ++num_unfinished_;
     changed_.notify_all();
     const auto on_submit = on_submit_;
     lock.unlock();
@@ -69,7 +72,7 @@ class FakeEngine : public engine::Engine {
 
   void fail_all(const Error&) override {}
 
-  int64_t num_unfinished() const override { return 0; }
+  int64_t num_unfinished() const override { return num_unfinished_; }
 
   engine::EngineStats stats() const override {
     const std::scoped_lock lock(mutex_);
@@ -115,6 +118,15 @@ class FakeEngine : public engine::Engine {
  private:
   static constexpr std::chrono::seconds kPatience{20};
 
+  // The sink, noting the request's first last event.
+  engine::EventSink counted(engine::EventSink sink) {
+    const auto finished = std::make_shared<std::atomic<bool>>(false);
+    return [this, finished, sink = std::move(sink)](const engine::RequestEvent& event) {
+      sink(event);
+      if (event.finish && !finished->exchange(true)) --num_unfinished_;
+    };
+  }
+
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Submitted> submitted_;
@@ -123,6 +135,7 @@ class FakeEngine : public engine::Engine {
   std::function<void(const Submitted&)> on_submit_;
   engine::EngineStats stats_;
   int64_t last_id_ = 0;
+  std::atomic<int64_t> num_unfinished_{0};
 };
 
 // An event with one token for each byte of `text`.

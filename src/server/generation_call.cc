@@ -56,7 +56,7 @@ void GenerationCall::start() {
         });
     if (!sequence) {
       context_.metrics.on_rejected(name(sequence.error().code));
-      return fail(api::from_error(sequence.error()));
+      return fail(refusal(sequence.error()));
     }
     running_[i].sequence = *sequence;
   }
@@ -65,6 +65,15 @@ void GenerationCall::start() {
   responder_.on_disconnect([weak = weak_from_this()] {
     if (const auto call = weak.lock()) call->end();
   });
+}
+
+api::ApiError GenerationCall::refusal(const Error& reason) const {
+  api::ApiError error = api::from_error(reason);
+  if (reason.code == ErrorCode::kExhausted) {
+    error.retry_after_s =
+        context_.queue.retry_after_s(context_.engine.stats(), context_.engine.options());
+  }
+  return error;
 }
 
 void GenerationCall::on_event(size_t choice_index, const engine::RequestEvent& event) {
@@ -168,6 +177,8 @@ void GenerationCall::record(Running& running, const engine::RequestEvent& event)
                                 .max_tokens = running.max_tokens,
                                 .n = plan_.n},
                                now);
+  if (event.timing.scheduled != TimePoint{} && event.timing.last_token != TimePoint{})
+    context_.queue.on_request(event.timing.last_token - event.timing.scheduled);
 }
 
 api::Usage GenerationCall::usage() const {

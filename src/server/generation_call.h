@@ -9,6 +9,7 @@
 #include "server/choice.h"
 #include "server/engine_request.h"
 #include "server/event_mailbox.h"
+#include "server/queue_estimate.h"
 #include "server/server_metrics.h"
 
 #include <chrono>
@@ -23,6 +24,7 @@ namespace wideep::server {
 struct CallContext {
   engine::Engine& engine;
   ServerMetrics& metrics;
+  QueueEstimate& queue;
   const Clock& clock;
   std::shared_ptr<EventMailbox> mailbox;  // shared with the engine's sinks
   std::chrono::milliseconds ping_interval{};
@@ -78,6 +80,8 @@ class GenerationCall : public EventReceiver, public std::enable_shared_from_this
   void record(Running& running, const engine::RequestEvent& event);
   void answer_whole();
   void finish_stream();
+  // What a client hears whom the engine refuses.
+  api::ApiError refusal(const Error& reason) const;
   void fail(const api::ApiError& error);
   // Cancels what still runs; events that come later are ignored.
   void end();

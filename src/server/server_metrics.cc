@@ -18,6 +18,7 @@ constexpr std::array kRequestBounds = {.3,  .5,  .8,  1.,  1.5,  2.,   2.5,  5.,
                                        30., 40., 50., 60., 120., 240., 480., 960., 1920., 7680.};
 constexpr std::array kStepTokenBounds = {1.,   8.,    16.,   32.,   64.,   128.,  256.,
                                          512., 1024., 2048., 4096., 8192., 16384.};
+constexpr std::array kStepBounds = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1., 2.5, 10.};
 constexpr std::array kChoiceBounds = {1., 2., 5., 10., 20.};
 constexpr std::array kHttpBounds = {.005, .01, .025, .05, .075, .1,  .25,
                                     .5,   .75, 1.,   2.5, 5.,   7.5, 10.};
@@ -49,12 +50,37 @@ struct ServerMetrics::Series {
   Series(MetricsRegistry& registry, const MetricLabels& labels, int64_t max_model_len)
       : lengths(one_two_five(max_model_len)), registry_(registry), labels_(labels) {}
 
+  using Label = std::pair<std::string_view, std::string_view>;
+
   Gauge& gauge(std::string_view name, std::string_view help) {
     return registry_.gauge(name, help, labels_);
   }
 
+  Gauge& gauge(std::string_view name, std::string_view help, Label label) {
+    return registry_.gauge(name, help, with(labels_, label.first, label.second));
+  }
+
   Counter& counter(std::string_view name, std::string_view help) {
     return registry_.counter(name, help, labels_);
+  }
+
+  Counter& counter(std::string_view name, std::string_view help, Label label) {
+    return registry_.counter(name, help, with(labels_, label.first, label.second));
+  }
+
+  Gauge& waiting_for(std::string_view reason) {
+    return gauge("vllm:num_requests_waiting_by_reason", "Waiting requests by what they wait for.",
+                 {"reason", reason});
+  }
+
+  Gauge& sleep_state(std::string_view state) {
+    return gauge("vllm:engine_sleep_state", "1 for the state that the engine is in.",
+                 {"sleep_state", state});
+  }
+
+  Counter& prompt_tokens_from(std::string_view source) {
+    return counter("vllm:prompt_tokens_by_source_total",
+                   "Prefill tokens by where their KV comes from.", {"source", source});
   }
 
   Histogram& histogram(std::string_view name,
@@ -68,16 +94,30 @@ struct ServerMetrics::Series {
   const MetricLabels& labels_;
   Gauge& running = gauge("vllm:num_requests_running", "Requests in execution.");
   Gauge& waiting = gauge("vllm:num_requests_waiting", "Requests waiting to be processed.");
+  Gauge& waiting_for_room = waiting_for("capacity");
+  Gauge& waiting_for_kv = waiting_for("deferred");
   Gauge& kv_usage = gauge("vllm:kv_cache_usage_perc", "KV-cache usage; 1 means 100 percent.");
   Counter& prefix_queries =
       counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.");
   Counter& prefix_hits =
       counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.");
+  Counter& external_queries = counter("vllm:external_prefix_cache_queries_total",
+                                      "Prompt tokens looked up in other engines' caches.");
+  Counter& external_hits = counter("vllm:external_prefix_cache_hits_total",
+                                   "Prompt tokens found in other engines' caches.");
+  // Of vLLM's dashboards: models of text alone have none.
+  Counter& image_queries = counter("vllm:mm_cache_queries_total", "Multi-modal cache: look-ups.");
+  Counter& image_hits = counter("vllm:mm_cache_hits_total", "Multi-modal cache: hits.");
   Counter& preemptions = counter("vllm:num_preemptions_total", "Preemptions by the scheduler.");
   Counter& prompt_tokens = counter("vllm:prompt_tokens_total", "Prefill tokens processed.");
   Counter& prompt_tokens_cached =
-      counter("vllm:prompt_tokens_cached_total", "Prompt tokens taken from the prefix cache.");
+      counter("vllm:prompt_tokens_cached_total", "Prompt tokens whose KV was in a cache.");
+  Counter& prompt_computed = prompt_tokens_from("local_compute");
+  Counter& prompt_cached = prompt_tokens_from("local_cache_hit");
+  Counter& prompt_pulled = prompt_tokens_from("external_kv_transfer");
   Counter& generation_tokens = counter("vllm:generation_tokens_total", "Tokens generated.");
+  Counter& corrupted = counter("vllm:corrupted_requests_total",
+                               "Requests ended because their logits were no numbers.");
   Histogram& step_tokens =
       histogram("vllm:iteration_tokens_total", "Tokens per engine step.", kStepTokenBounds);
   Histogram& prompt_lengths =
@@ -120,8 +160,13 @@ struct ServerMetrics::Series {
   Counter& draft_tokens = counter("vllm:spec_decode_num_draft_tokens_total", "Tokens drafted.");
   Counter& accepted_tokens =
       counter("vllm:spec_decode_num_accepted_tokens_total", "Drafted tokens that were right.");
+  Counter& accepted_first = counter("vllm:spec_decode_num_accepted_tokens_per_pos_total",
+                                    "Drafted tokens that were right, by position.",
+                                    {"position", "0"});
   Counter& steps = counter("wideep:steps_total", "Steps of the engine.");
   Counter& failed_steps = counter("wideep:failed_steps_total", "Steps that failed as a whole.");
+  Histogram& step_seconds =
+      histogram("wideep:step_seconds", "Time of an engine step in seconds.", kStepBounds);
   Gauge& queued_tokens = gauge("wideep:queued_tokens", "Tokens of waiting requests.");
   Gauge& blocks_free = gauge("wideep:kv_blocks_free", "KV blocks that no sequence uses.");
 };
@@ -139,6 +184,9 @@ ServerMetrics::ServerMetrics(std::string_view model_name,
   const MetricLabels lora{
       {"max_lora", "0"}, {"running_lora_adapters", ""}, {"waiting_lora_adapters", ""}};
   registry_.gauge("vllm:lora_requests_info", "Adapters; there are none.", lora).set(0);
+  series_->sleep_state("awake").set(1);
+  for (const std::string_view state : {"weights_offloaded", "discard_all"})
+    series_->sleep_state(state).set(0);
   for (const std::string_view reason : {"stop", "length", "abort", "error"}) {
     registry_.counter("vllm:request_success_total", "Finished requests.",
                       with(labels_, "finished_reason", reason));
@@ -171,7 +219,6 @@ void ServerMetrics::on_finished(const TokenTimes& times, const Finished& finishe
   series_->computed_lengths.observe(static_cast<double>(usage.prompt_tokens - usage.cached_tokens));
   series_->params_n.observe(static_cast<double>(finished.n));
   series_->params_max_tokens.observe(static_cast<double>(finished.max_tokens));
-  series_->prompt_tokens_cached.add(static_cast<uint64_t>(usage.cached_tokens));
   series_->e2e.observe(seconds(now - times.arrival));
   const engine::RequestTiming& timing = finished.timing;
   if (timing.scheduled == TimePoint{}) return;
@@ -186,8 +233,9 @@ void ServerMetrics::on_finished(const TokenTimes& times, const Finished& finishe
   }
 }
 
-void ServerMetrics::on_step(int64_t num_tokens) {
-  series_->step_tokens.observe(static_cast<double>(num_tokens));
+void ServerMetrics::on_step(const engine::EngineStats& stats) {
+  series_->step_tokens.observe(static_cast<double>(stats.last_step_tokens));
+  series_->step_seconds.observe(seconds(stats.last_step_end - stats.last_step_start));
 }
 
 void ServerMetrics::on_rejected(std::string_view reason) {
@@ -226,17 +274,31 @@ void ServerMetrics::update(const engine::EngineStats& stats) {
   };
   series_->running.set(static_cast<double>(stats.num_running));
   series_->waiting.set(static_cast<double>(stats.num_waiting));
+  series_->waiting_for_kv.set(static_cast<double>(stats.num_deferred));
+  series_->waiting_for_room.set(static_cast<double>(stats.num_waiting - stats.num_deferred));
   series_->kv_usage.set(stats.kv_cache_usage);
   series_->queued_tokens.set(static_cast<double>(stats.num_queued_tokens));
   series_->blocks_free.set(static_cast<double>(stats.num_kv_blocks_free));
   grow(series_->prefix_queries, last_.prefix_cache_queries, stats.prefix_cache_queries);
   grow(series_->prefix_hits, last_.prefix_cache_hits, stats.prefix_cache_hits);
+  grow(series_->external_queries, last_.external_cache_queries, stats.external_cache_queries);
+  grow(series_->external_hits, last_.external_cache_hits, stats.external_cache_hits);
   grow(series_->preemptions, last_.num_preemptions, stats.num_preemptions);
   grow(series_->prompt_tokens, last_.prompt_tokens, stats.prompt_tokens);
+  const auto reused = [](const engine::EngineStats& s) {
+    return s.prompt_tokens_cached + s.prompt_tokens_pulled;
+  };
+  grow(series_->prompt_tokens_cached, reused(last_), reused(stats));
+  grow(series_->prompt_computed, last_.prompt_tokens - reused(last_),
+       stats.prompt_tokens - reused(stats));
+  grow(series_->prompt_cached, last_.prompt_tokens_cached, stats.prompt_tokens_cached);
+  grow(series_->prompt_pulled, last_.prompt_tokens_pulled, stats.prompt_tokens_pulled);
   grow(series_->generation_tokens, last_.generated_tokens, stats.generated_tokens);
+  grow(series_->corrupted, last_.num_corrupted, stats.num_corrupted);
   grow(series_->drafts, last_.num_drafts, stats.num_drafts);
   grow(series_->draft_tokens, last_.num_draft_tokens, stats.num_draft_tokens);
   grow(series_->accepted_tokens, last_.num_accepted_tokens, stats.num_accepted_tokens);
+  grow(series_->accepted_first, last_.num_accepted_tokens, stats.num_accepted_tokens);
   grow(series_->steps, last_.num_steps, stats.num_steps);
   grow(series_->failed_steps, last_.num_failed_steps, stats.num_failed_steps);
   last_ = stats;

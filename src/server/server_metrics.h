@@ -43,8 +43,8 @@ class ServerMetrics {
   };
 
   void on_finished(const TokenTimes& times, const Finished& finished, TimePoint now);
-  // A step of the engine; for the histogram of tokens per step.
-  void on_step(int64_t num_tokens);
+  // A step of the engine has ended.
+  void on_step(const engine::EngineStats& stats);
   void on_rejected(std::string_view reason);
   void on_answered(const http::AccessRecord& record);
 

@@ -5,8 +5,10 @@
 #include "server/fake_engine.h"
 #include "server/generation_call.h"
 #include "server/prompt_builder.h"
+#include "server/queue_estimate.h"
 #include "server/server_metrics.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -187,6 +189,90 @@ TEST(ServerMetrics, CountersGrowByWhatTheEngineAdded) {
   EXPECT_THAT(
       metrics.render(stats),
       ::testing::HasSubstr("vllm:generation_tokens_total{model_name=\"m\",engine=\"0\"} 7\n"));
+}
+
+TEST(ServerMetrics, PartsAddUpToTheWhole) {
+  ServerMetrics metrics("m", "0", {.max_model_len = 100});
+  engine::EngineStats stats;
+  stats.num_waiting = 5;
+  stats.num_deferred = 2;
+  stats.prompt_tokens = 100;
+  stats.prompt_tokens_cached = 30;
+  stats.prompt_tokens_pulled = 20;
+  const std::string text = metrics.render(stats);
+  const auto expect = [&](std::string_view name, std::string_view label, int value) {
+    EXPECT_THAT(text, ::testing::HasSubstr(fmt::format(
+                          "{}{{model_name=\"m\",engine=\"0\",{}}} {}\n", name, label, value)));
+  };
+  expect("vllm:num_requests_waiting_by_reason", "reason=\"capacity\"", 3);
+  expect("vllm:num_requests_waiting_by_reason", "reason=\"deferred\"", 2);
+  expect("vllm:prompt_tokens_by_source_total", "source=\"local_compute\"", 50);
+  expect("vllm:prompt_tokens_by_source_total", "source=\"local_cache_hit\"", 30);
+  expect("vllm:prompt_tokens_by_source_total", "source=\"external_kv_transfer\"", 20);
+  expect("vllm:engine_sleep_state", "sleep_state=\"awake\"", 1);
+  expect("vllm:engine_sleep_state", "sleep_state=\"discard_all\"", 0);
+}
+
+// The names that dashboards and pickers read (vLLM's), all there before the first request.
+TEST(ServerMetrics, AllOfVllmsNamesAreThereFromTheStart) {
+  ServerMetrics metrics("m", "0", {.max_model_len = 100});
+  const std::string text = metrics.render({});
+  for (const std::string_view name : {"num_requests_running",
+                                      "num_requests_waiting",
+                                      "num_requests_waiting_by_reason",
+                                      "engine_sleep_state",
+                                      "kv_cache_usage_perc",
+                                      "cache_config_info",
+                                      "lora_requests_info",
+                                      "prefix_cache_queries_total",
+                                      "prefix_cache_hits_total",
+                                      "external_prefix_cache_queries_total",
+                                      "external_prefix_cache_hits_total",
+                                      "mm_cache_queries_total",
+                                      "mm_cache_hits_total",
+                                      "corrupted_requests_total",
+                                      "num_preemptions_total",
+                                      "prompt_tokens_total",
+                                      "generation_tokens_total",
+                                      "prompt_tokens_by_source_total",
+                                      "prompt_tokens_cached_total",
+                                      "request_success_total",
+                                      "request_prompt_tokens",
+                                      "request_generation_tokens",
+                                      "request_max_num_generation_tokens",
+                                      "request_params_max_tokens",
+                                      "request_prefill_kv_computed_tokens",
+                                      "request_params_n",
+                                      "iteration_tokens_total",
+                                      "time_to_first_token_seconds",
+                                      "inter_token_latency_seconds",
+                                      "request_time_per_output_token_seconds",
+                                      "time_per_output_token_seconds",
+                                      "e2e_request_latency_seconds",
+                                      "request_queue_time_seconds",
+                                      "request_inference_time_seconds",
+                                      "request_prefill_time_seconds",
+                                      "request_decode_time_seconds",
+                                      "spec_decode_num_drafts_total",
+                                      "spec_decode_num_draft_tokens_total",
+                                      "spec_decode_num_accepted_tokens_total",
+                                      "spec_decode_num_accepted_tokens_per_pos_total"})
+    EXPECT_THAT(text, ::testing::HasSubstr(fmt::format("# TYPE vllm:{} ", name)));
+}
+
+TEST(QueueEstimate, IsTheLongerOfThePromptsAheadAndTheWaitForAPlace) {
+  QueueEstimate queue;
+  const engine::EngineOptions options{.max_num_seqs = 4, .max_num_batched_tokens = 100};
+  engine::EngineStats stats;
+  stats.num_waiting = 8;
+  stats.num_queued_tokens = 2'000;
+  EXPECT_EQ(queue.retry_after_s(stats, options), 1);  // knows nothing yet
+  queue.on_step(std::chrono::milliseconds(150));
+  EXPECT_EQ(queue.retry_after_s(stats, options), 3);  // 20 steps
+  queue.on_request(std::chrono::seconds(6));
+  EXPECT_EQ(queue.retry_after_s(stats, options), 12);  // 8 requests, 4 at a time
+  queue.on_request(std::chrono::hours(1));
+  EXPECT_EQ(queue.retry_after_s(stats, options), QueueEstimate::kSecondsMax);
 }
 
 TEST(ServerMetrics, TellWhatSpeculationGains) {

@@ -1,12 +1,16 @@
-"""The wideep program from outside: help, mistakes, exit statuses, broken models. Argument: the binary."""
+"""The wideep program from outside: help, mistakes, exit statuses, broken models. Arguments: the binary [a test ...]."""
+import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.error
@@ -156,6 +160,73 @@ class Models(unittest.TestCase):
             self.assertEqual(len(list(pathlib.Path(cache).rglob("*.*"))), 1)
 
 
+class MadeCheckpoints(unittest.TestCase):
+    def make(self, folder, *arguments):
+        result = run("make-checkpoint", *arguments, folder)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in pathlib.Path(folder).iterdir()}
+
+    def test_every_architecture_can_be_made_and_served(self):
+        for arguments in (["tiny"], ["tiny", "--fp8"], ["tiny-v2"], ["tiny-qwen3"], ["v2-lite", "--layers", 1],
+                          ["ds2", "--layers", 2, "--experts", 16]):
+            with self.subTest(arguments), tempfile.TemporaryDirectory() as folder:
+                self.make(folder, *arguments)
+                with Server(folder, "--max-model-len", "1024") as server:
+                    status, answer = post(server.url + "/v1/completions",
+                                          {"prompt": [5, 6, 7], "max_tokens": 8, "temperature": 0, "ignore_eos": True,
+                                           "logprobs": 1, "return_token_ids": True})
+                    self.assertEqual(status, 200, answer)
+                    self.assertEqual(len(answer["choices"][0]["token_ids"]), 8)
+                    self.assertTrue(all(p < 0 for p in answer["choices"][0]["logprobs"]["token_logprobs"]))
+                self.assertEqual(server.status, 0)
+
+    def test_the_seed_decides_the_bytes(self):
+        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two, \
+                tempfile.TemporaryDirectory() as other:
+            self.assertEqual(self.make(one, "tiny", "--seed", 7), self.make(two, "tiny", "--seed", 7))
+            self.assertNotEqual(self.make(two, "tiny", "--seed", 7), self.make(other, "tiny", "--seed", 8))
+
+    def test_mistakes_are_told_before_anything_is_written(self):
+        with tempfile.TemporaryDirectory() as folder:
+            result = run("make-checkpoint", "huge", folder)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("tiny-qwen3", result.stderr)
+            result = run("make-checkpoint", "r1", folder)  # 1.3 TB
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("the disk has room for", result.stderr)
+            self.assertEqual(list(pathlib.Path(folder).glob("*.safetensors")), [])
+
+
+class Shutdown(unittest.TestCase):
+    def test_a_draining_server_says_so_as_long_as_an_answer_is_under_way(self):
+        seen_enough = threading.Event()
+
+        def read_until_told(stream):
+            while not seen_enough.is_set() and stream.readline():
+                pass
+            stream.close()
+
+        with Server(GOLDEN / "qwen3moe-tiny-bf16", "--threads", "1") as server:
+            body = {"prompt": [5, 6, 7], "max_tokens": 30000, "temperature": 0, "ignore_eos": True, "stream": True}
+            stream = urllib.request.urlopen(urllib.request.Request(
+                server.url + "/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}),
+                timeout=PATIENCE_S)
+            stream.readline()
+            reader = threading.Thread(target=read_until_told, args=(stream,))
+            reader.start()
+            server.process.terminate()
+            with self.assertRaises(urllib.error.HTTPError) as not_ready:
+                while True:
+                    urllib.request.urlopen(server.url + "/ready", timeout=PATIENCE_S).read()
+            self.assertEqual(not_ready.exception.code, 503)
+            self.assertIn("draining", not_ready.exception.read().decode())
+            status, answer = post(server.url + "/v1/completions", {"prompt": [5], "max_tokens": 1})
+            self.assertEqual((status, answer["error"]["code"]), (503, "draining"))
+            seen_enough.set()
+            reader.join()
+            self.assertEqual(server.process.wait(timeout=PATIENCE_S), 0)
+
+
 class DemoModel(unittest.TestCase):
     def test_its_numbers_are_those_of_its_training(self):
         self.assertEqual(run("golden", ROOT / "models/demo").returncode, 0)
@@ -169,6 +240,59 @@ class DemoModel(unittest.TestCase):
             scores = json.loads(out.read_text())
         self.assertGreaterEqual(scores["trained"]["share"], TRAINED_FLOOR)
         self.assertGreaterEqual(scores["held_out"]["share"], HELD_OUT_FLOOR)
+
+
+class Speculation(unittest.TestCase):
+    CONFIG = ("--speculative-config", '{"method": "deepseek_mtp", "num_speculative_tokens": 1}')
+
+    def drafts(self, server):
+        text = urllib.request.urlopen(server.url + "/metrics", timeout=PATIENCE_S).read().decode()
+        return [float(re.search(rf"^vllm:spec_decode_num_{name}_total{{[^}}]*}} (\S+)$", text, re.M).group(1))
+                for name in ("draft_tokens", "accepted_tokens")]
+
+    def test_golden_tokens_come_out_and_some_were_guessed(self):
+        expected = json.loads((GOLDEN / "dsv3-tiny-mtp/expected/golden.json").read_text())
+        with Server(GOLDEN / "dsv3-tiny-mtp", "--dtype", "float32", "--threads", "1", "--speculation", "always",
+                    *self.CONFIG) as server:
+            for prompt in expected["prompts"]:
+                status, answer = post(server.url + "/v1/completions",
+                                      {"prompt": prompt["input_ids"], "max_tokens": len(prompt["greedy_ids"]),
+                                       "temperature": 0, "ignore_eos": True, "return_token_ids": True})
+                self.assertEqual(status, 200, answer)
+                self.assertEqual(answer["choices"][0]["token_ids"], prompt["greedy_ids"])
+            guessed, right = self.drafts(server)
+            self.assertGreater(guessed, right)
+            self.assertGreater(right, 0)
+
+    def test_sampled_answers_are_the_same_with_without_and_while_it_is_measured(self):
+        questions = ["What is a cynic?", "Define the word economy.", "Who are you?", "Tell me of the sea."]
+
+        def ask(url, seed):
+            status, answer = post(url + "/v1/chat/completions",
+                                  {"messages": [{"role": "user", "content": questions[seed % 4]}], "seed": seed,
+                                   "temperature": 0.9, "max_tokens": 80, "ignore_eos": True, "logprobs": True})
+            self.assertEqual(status, 200, answer)
+            return answer["choices"]
+
+        answers = []
+        for arguments in ((), (*self.CONFIG, "--speculation", "always"), self.CONFIG):
+            with Server(ROOT / "models/demo", *arguments) as server, \
+                    concurrent.futures.ThreadPoolExecutor(8) as clients:
+                answers.append(list(clients.map(lambda seed: ask(server.url, seed), range(16))))
+                if "always" in arguments:
+                    guessed, right = self.drafts(server)
+                    self.assertGreater(right / guessed, 0.3)
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(answers[0], answers[2])
+
+    def test_what_cannot_be_is_refused_by_name(self):
+        for model, config, status, text in (
+                ("dsv2-tiny-bf16", '{"method": "mtp"}', 3, "no draft layer"),
+                ("dsv3-tiny-mtp", '{"method": "eagle"}', 1, "method 'eagle' is not implemented"),
+                ("dsv3-tiny-mtp", '{"method": "mtp", "num_speculative_tokens": 3}', 1, "num_speculative_tokens 3")):
+            result = run("serve", GOLDEN / model, "--port", "0", "--speculative-config", config)
+            self.assertEqual(result.returncode, status, result.stderr)
+            self.assertIn(text, result.stderr)
 
 
 class Bench(unittest.TestCase):
@@ -188,4 +312,4 @@ class Bench(unittest.TestCase):
 
 if __name__ == "__main__":
     signal.alarm(580)
-    unittest.main(argv=[sys.argv[0]], verbosity=2)
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
