@@ -1,3 +1,4 @@
+#include "burst-inl.h"
 #include "peaks.h"
 
 #include <immintrin.h>
@@ -9,32 +10,15 @@ constexpr int kSteps = 20000;
 constexpr int kSums = 12;
 
 double fma_ymm() {
-  __m256 sums[kSums] = {};
-  __m256 a = _mm256_set1_ps(0.5F);
-  for (int step = 0; step < kSteps; ++step) {
-    asm volatile("" : "+x"(a));
-#pragma unroll
-    for (__m256& sum : sums)
-      sum = _mm256_fmadd_ps(a, a, sum);
-  }
-  for (__m256& sum : sums)
-    asm volatile("" ::"x"(sum));
-  return double{kSteps} * kSums * 8 * 2;
+  return burst<__m256, kSteps, kSums>(
+      _mm256_set1_ps(0.5F), 8 * 2, [](__m256 sum, __m256 a) { return _mm256_fmadd_ps(a, a, sum); });
 }
 
 // What the exact int8 kernel does: two multiply-adds of words and two adds per 32 products.
 double madd_ymm() {
-  __m256i sums[kSums] = {};
-  __m256i a = _mm256_set1_epi32(3);
-  for (int step = 0; step < kSteps; ++step) {
-    asm volatile("" : "+x"(a));
-#pragma unroll
-    for (__m256i& sum : sums)
-      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, a));
-  }
-  for (__m256i& sum : sums)
-    asm volatile("" ::"x"(sum));
-  return double{kSteps} * kSums * 16 * 2;
+  return burst<__m256i, kSteps, kSums>(_mm256_set1_epi32(3), 16 * 2, [](__m256i sum, __m256i a) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, a));
+  });
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+#include "burst-inl.h"
 #include "peaks.h"
 
 #include <immintrin.h>
@@ -9,31 +10,15 @@ constexpr int kSteps = 10000;
 constexpr int kSums = 24;
 
 double fma_zmm() {
-  __m512 sums[kSums] = {};
-  __m512 a = _mm512_set1_ps(0.5F);
-  for (int step = 0; step < kSteps; ++step) {
-    asm volatile("" : "+v"(a));
-#pragma unroll
-    for (__m512& sum : sums)
-      sum = _mm512_fmadd_ps(a, a, sum);
-  }
-  for (__m512& sum : sums)
-    asm volatile("" ::"v"(sum));
-  return double{kSteps} * kSums * 16 * 2;
+  return burst<__m512, kSteps, kSums>(_mm512_set1_ps(0.5F), 16 * 2, [](__m512 sum, __m512 a) {
+    return _mm512_fmadd_ps(a, a, sum);
+  });
 }
 
 double dpbusd_zmm() {
-  __m512i sums[kSums] = {};
-  __m512i a = _mm512_set1_epi32(3);
-  for (int step = 0; step < kSteps; ++step) {
-    asm volatile("" : "+v"(a));
-#pragma unroll
-    for (__m512i& sum : sums)
-      sum = _mm512_dpbusd_epi32(sum, a, a);
-  }
-  for (__m512i& sum : sums)
-    asm volatile("" ::"v"(sum));
-  return double{kSteps} * kSums * 64 * 2;
+  return burst<__m512i, kSteps, kSums>(_mm512_set1_epi32(3), 64 * 2, [](__m512i sum, __m512i a) {
+    return _mm512_dpbusd_epi32(sum, a, a);
+  });
 }
 
 }  // namespace

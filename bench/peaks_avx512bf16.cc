@@ -1,3 +1,4 @@
+#include "burst-inl.h"
 #include "peaks.h"
 
 #include <immintrin.h>
@@ -9,18 +10,11 @@ constexpr int kSteps = 10000;
 constexpr int kSums = 24;
 
 double dpbf16_zmm() {
-  __m512 sums[kSums] = {};
-  __m512i a = _mm512_set1_epi32(0x3F003F00);
-  for (int step = 0; step < kSteps; ++step) {
-    asm volatile("" : "+v"(a));
-    const auto pair = reinterpret_cast<__m512bh>(a);
-#pragma unroll
-    for (__m512& sum : sums)
-      sum = _mm512_dpbf16_ps(sum, pair, pair);
-  }
-  for (__m512& sum : sums)
-    asm volatile("" ::"v"(sum));
-  return double{kSteps} * kSums * 32 * 2;
+  return burst<__m512, kSteps, kSums>(_mm512_set1_epi32(0x3F003F00), 32 * 2,
+                                      [](__m512 sum, __m512i a) {
+                                        const auto pair = reinterpret_cast<__m512bh>(a);
+                                        return _mm512_dpbf16_ps(sum, pair, pair);
+                                      });
 }
 
 }  // namespace

@@ -123,7 +123,6 @@ ApiError from_http_status(int status, std::string_view message) {
       break;
     case 503:
       error.code = "server_overloaded";
-      error.retry_after_s = kRetryAfterSeconds;
       break;
     default:
       if (status >= 500) error.code = "internal_error";

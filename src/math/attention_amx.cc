@@ -359,14 +359,6 @@ struct TileAttention {
     }
     _tile_release();
   }
-
-  static constexpr AttentionKernels kKernels = {.query_bytes = Shared::query_bytes,
-                                                .work_bytes = work_bytes,
-                                                .tiles_max = kTilesMax,
-                                                .pack_queries = Shared::pack_queries,
-                                                .values_are_finite = Shared::F32::values_are_finite,
-                                                .attend = attend,
-                                                .merge = Softmax::merge};
 };
 
 }  // namespace
@@ -374,7 +366,8 @@ struct TileAttention {
 namespace amx {
 
 const AttentionKernels& attention_kernels() {
-  return TileAttention::kKernels;
+  static constexpr AttentionKernels kKernels = bf16_kernels<TileAttention>();
+  return kKernels;
 }
 
 }  // namespace amx

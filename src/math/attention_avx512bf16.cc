@@ -121,14 +121,6 @@ struct DotAttention {
       }
     }
   }
-
-  static constexpr AttentionKernels kKernels = {.query_bytes = Shared::query_bytes,
-                                                .work_bytes = work_bytes,
-                                                .tiles_max = kTilesMax,
-                                                .pack_queries = Shared::pack_queries,
-                                                .values_are_finite = Shared::F32::values_are_finite,
-                                                .attend = attend,
-                                                .merge = Softmax::merge};
 };
 
 }  // namespace
@@ -136,7 +128,8 @@ struct DotAttention {
 namespace avx512bf16 {
 
 const AttentionKernels& attention_kernels() {
-  return DotAttention::kKernels;
+  static constexpr AttentionKernels kKernels = bf16_kernels<DotAttention>();
+  return kKernels;
 }
 
 }  // namespace avx512bf16

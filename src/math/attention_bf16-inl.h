@@ -181,5 +181,17 @@ struct Bf16Attention {
   }
 };
 
+// The kernels of a level: `Level` has work_bytes, kTilesMax and attend.
+template <typename Level>
+constexpr AttentionKernels bf16_kernels() {
+  return {.query_bytes = Bf16Attention::query_bytes,
+          .work_bytes = Level::work_bytes,
+          .tiles_max = Level::kTilesMax,
+          .pack_queries = Bf16Attention::pack_queries,
+          .values_are_finite = Bf16Attention::F32::values_are_finite,
+          .attend = Level::attend,
+          .merge = Bf16Attention::Softmax::merge};
+}
+
 }  // namespace
 }  // namespace wideep::math

@@ -68,7 +68,7 @@ struct F32Attention {
       const std::byte* value = cached.row(position) + cached.value_bytes;
       // x - x is 0 for finite x and NaN otherwise.
       Float sum = S::zero();
-      Softmax::for_values(shape.value_width, [&](int64_t i, int64_t n) {
+      Softmax::for_vectors(shape.value_width, [&](int64_t i, int64_t n) {
         const Float v = load_cached(shape.format, value, i, n);
         sum = S::add(sum, S::sub(v, v));
       });
@@ -106,7 +106,7 @@ struct F32Attention {
     if (shape.format == CacheFormat::kF32)
       return {reinterpret_cast<const float*>(first), cached.token_bytes / 4};
     for (int64_t t = 0; t < count; ++t) {
-      Softmax::for_values(part.width, [&](int64_t i, int64_t n) {
+      Softmax::for_vectors(part.width, [&](int64_t i, int64_t n) {
         const Float v = load_cached(shape.format, first + t * cached.token_bytes, i, n);
         Softmax::store(widened + t * part.width + i, v, n);
       });

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "math/attention_kernels.h"
+#include "math/lanes-inl.h"
 #include "math/polynomials.h"
 
 #include <cstdint>
@@ -14,10 +15,10 @@ namespace {
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 template <typename S>
-struct AttentionSoftmax {
-  using Float = typename S::Float;
+struct AttentionSoftmax : Lanes<S> {
+  using typename Lanes<S>::Float;
+  using Lanes<S>::kLanes, Lanes<S>::for_vectors, Lanes<S>::load, Lanes<S>::store;
   using Int = typename S::Int;
-  static constexpr int64_t kLanes = S::kLanes;
 
   // 2^y for y <= 0 (a rounding above is fine); at least 2^-126: no denormal is ever multiplied.
   static Float exp2_of(Float y) {
@@ -152,30 +153,10 @@ struct AttentionSoftmax {
     for (int64_t r = 0; r < from.num_rows; ++r) {
       const float* partial = from.out[static_cast<size_t>(r)];
       float* out = into.out[static_cast<size_t>(r)];
-      for_values(value_width, [&](int64_t i, int64_t n) {
+      for_vectors(value_width, [&](int64_t i, int64_t n) {
         const Float before = turn.first ? S::zero() : load(out + i, n);
         store(out + i, take_values(load(partial + i, n), before, factors, r, turn), n);
       });
-    }
-  }
-
-  template <typename Step>
-  static void for_values(int64_t n, Step step) {
-    int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes)
-      step(i, kLanes);
-    if (i < n) step(i, n - i);
-  }
-
-  static Float load(const float* p, int64_t lanes) {
-    return lanes == kLanes ? S::load(p) : S::load_first(p, lanes);
-  }
-
-  static void store(float* p, Float v, int64_t lanes) {
-    if (lanes == kLanes) {
-      S::store(p, v);
-    } else {
-      S::store_first(p, v, lanes);
     }
   }
 };

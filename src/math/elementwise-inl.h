@@ -6,6 +6,7 @@
 #pragma once
 
 #include "math/kernels.h"
+#include "math/lanes-inl.h"
 #include "math/polynomials.h"
 
 #include <cstddef>
@@ -16,33 +17,12 @@ namespace wideep::math {
 namespace {
 
 template <typename S>
-struct Elementwise {
-  using Float = typename S::Float;
+struct Elementwise : Lanes<S> {
+  using typename Lanes<S>::Float;
+  using Lanes<S>::kLanes, Lanes<S>::for_vectors, Lanes<S>::load, Lanes<S>::store;
   using Int = typename S::Int;
-  static constexpr int64_t kLanes = S::kLanes;
   static constexpr int kAccumulators = 4;
   static constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-  // Calls step(offset, lanes) for every vector of a row, the last one possibly short.
-  template <typename Step>
-  static void for_vectors(int64_t n, Step step) {
-    int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes)
-      step(i, kLanes);
-    if (i < n) step(i, n - i);
-  }
-
-  static Float load(const float* p, int64_t lanes) {
-    return lanes == kLanes ? S::load(p) : S::load_first(p, lanes);
-  }
-
-  static void store(float* p, Float v, int64_t lanes) {
-    if (lanes == kLanes) {
-      S::store(p, v);
-    } else {
-      S::store_first(p, v, lanes);
-    }
-  }
 
   // Lanes past the end are `filler`.
   static Float load_filled(const float* p, int64_t lanes, Float filler) {

@@ -3,6 +3,8 @@
 // to.
 #pragma once
 
+#include "math/simd-inl.h"
+
 #include <immintrin.h>
 
 #include <cstdint>
@@ -10,14 +12,11 @@
 namespace wideep::math {
 namespace {
 
-struct Simd {
-  using Float = __m256;
+struct Simd : SimdArithmetic<__m256> {
   using Int = __m256i;
   using Mask = __m256;
   static constexpr int kLanes = 8;
   static constexpr int kRegisters = 16;
-
-  static Float zero() { return _mm256_setzero_ps(); }
 
   static Float set(float x) { return _mm256_set1_ps(x); }
 
@@ -54,14 +53,6 @@ struct Simd {
   }
 
   static Float round_to_bf16(Float v) { return widen(narrow(v)); }
-
-  static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
-
-  static Float sub(Float a, Float b) { return _mm256_sub_ps(a, b); }
-
-  static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
-
-  static Float div(Float a, Float b) { return _mm256_div_ps(a, b); }
 
   static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
 
@@ -113,6 +104,8 @@ struct Simd {
   }
 
   static Int lane_index() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+
+  using SimdArithmetic::add;
 
   static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
 

@@ -2,6 +2,8 @@
 // In an unnamed namespace, so that no wide instruction ends up in a symbol that others link to.
 #pragma once
 
+#include "math/simd-inl.h"
+
 #include <immintrin.h>
 
 #include <cstdint>
@@ -9,14 +11,11 @@
 namespace wideep::math {
 namespace {
 
-struct Simd {
-  using Float = __m512;
+struct Simd : SimdArithmetic<__m512> {
   using Int = __m512i;
   using Mask = __mmask16;
   static constexpr int kLanes = 16;
   static constexpr int kRegisters = 32;
-
-  static Float zero() { return _mm512_setzero_ps(); }
 
   static Float set(float x) { return _mm512_set1_ps(x); }
 
@@ -49,14 +48,6 @@ struct Simd {
   }
 
   static Float round_to_bf16(Float v) { return widen(narrow(v)); }
-
-  static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
-
-  static Float sub(Float a, Float b) { return _mm512_sub_ps(a, b); }
-
-  static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
-
-  static Float div(Float a, Float b) { return _mm512_div_ps(a, b); }
 
   static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
 
@@ -98,6 +89,8 @@ struct Simd {
   static Int lane_index() {
     return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   }
+
+  using SimdArithmetic::add;
 
   static Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "math/packed_layout.h"
+#include "math/simd_avx2-inl.h"
 
 #include <immintrin.h>
 
@@ -11,24 +12,12 @@
 namespace wideep::math {
 namespace {
 
-struct Vec {
-  using F = __m256;
-  static constexpr int kLanes = 8;
-  static constexpr int kRegisters = 16;
+struct Vec : Simd {
+  using F = Float;
   static constexpr int kRowsMax = 4;
   static constexpr int kOnePassRows = 1;  // rows that keep sums of all columns in registers
 
-  static F zero() { return _mm256_setzero_ps(); }
-
-  static F load(const float* p) { return _mm256_loadu_ps(p); }
-
-  static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
-
   static F broadcast(const float* p) { return _mm256_broadcast_ss(p); }
-
-  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
-
-  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
 };
 
 inline __m256i load_bytes(const std::byte* p) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "math/packed_layout.h"
+#include "math/simd_avx512-inl.h"
 
 #include <immintrin.h>
 
@@ -11,24 +12,12 @@
 namespace wideep::math {
 namespace {
 
-struct Vec {
-  using F = __m512;
-  static constexpr int kLanes = 16;
-  static constexpr int kRegisters = 32;
+struct Vec : Simd {
+  using F = Float;
   static constexpr int kRowsMax = 6;
   static constexpr int kOnePassRows = 6;  // rows that keep sums of all columns in registers
 
-  static F zero() { return _mm512_setzero_ps(); }
-
-  static F load(const float* p) { return _mm512_loadu_ps(p); }
-
-  static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
-
   static F broadcast(const float* p) { return _mm512_set1_ps(*p); }
-
-  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-
-  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
 };
 
 struct F32Weights {
