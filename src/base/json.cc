@@ -24,6 +24,7 @@ class TreeBuilder {
  public:
   explicit TreeBuilder(const JsonLimits& limits) : limits_(limits) {}
 
+  // NOLINTBEGIN(readability-identifier-naming): the library's names
   bool Null() { return add(Json()); }
 
   bool Bool(bool value) { return add(Json(value)); }
@@ -72,6 +73,8 @@ class TreeBuilder {
   bool StartArray() { return open(Json(Json::Array{})); }
 
   bool EndArray(rapidjson::SizeType) { return close(); }
+
+  // NOLINTEND(readability-identifier-naming)
 
   Json take_root() { return std::move(root_); }
 

@@ -31,14 +31,12 @@ std::byte* map_aligned(size_t bytes) {
   const size_t reserved = bytes + kHugePage;
   void* base = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   WD_CHECK(base != MAP_FAILED);
-  const auto start = reinterpret_cast<uintptr_t>(base);
-  const uintptr_t aligned = (start + kHugePage - 1) / kHugePage * kHugePage;
-  if (aligned > start) munmap(base, aligned - start);
-  const uintptr_t end = start + reserved;
-  if (end > aligned + bytes)
-    munmap(reinterpret_cast<void*>(aligned + bytes), end - aligned - bytes);
-  madvise(reinterpret_cast<void*>(aligned), bytes, MADV_HUGEPAGE);
-  return reinterpret_cast<std::byte*>(aligned);
+  const size_t in_front = (kHugePage - reinterpret_cast<uintptr_t>(base) % kHugePage) % kHugePage;
+  auto* const aligned = static_cast<std::byte*>(base) + in_front;
+  if (in_front > 0) munmap(base, in_front);
+  munmap(aligned + bytes, kHugePage - in_front);
+  madvise(aligned, bytes, MADV_HUGEPAGE);
+  return aligned;
 }
 
 size_t read_number(const char* path, size_t fallback) {

@@ -15,7 +15,7 @@ Status ControlThread::open() {
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
   stop_event_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!epoll_ || !stop_event_)
-    return error(ErrorCode::kExhausted, "control thread: {}", std::strerror(errno));
+    return error(ErrorCode::kExhausted, "control thread: {}", strerrordesc_np(errno));
   return watch(stop_event_.get(), EPOLLIN, [this](uint32_t) { is_stopping_ = true; });
 }
 
@@ -32,7 +32,7 @@ void ControlThread::stop() {
 Status ControlThread::watch(int fd, uint32_t epoll_events, OnEvents on_events) {
   epoll_event event{.events = epoll_events, .data = {.fd = fd}};
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
-    return error(ErrorCode::kExhausted, "control thread: watch: {}", std::strerror(errno));
+    return error(ErrorCode::kExhausted, "control thread: watch: {}", strerrordesc_np(errno));
   watched_[fd] = std::make_shared<OnEvents>(std::move(on_events));
   return {};
 }

@@ -22,7 +22,7 @@ constexpr int kStrangersMax = 64;  // callers who are refused before we give up
 constexpr std::chrono::milliseconds kRetry{5};
 
 std::unexpected<Error> failed(std::string_view what) {
-  return error(ErrorCode::kUnavailable, "handover: {}: {}", what, std::strerror(errno));
+  return error(ErrorCode::kUnavailable, "handover: {}: {}", what, strerrordesc_np(errno));
 }
 
 struct Address {

@@ -14,7 +14,7 @@ namespace {
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 std::unexpected<Error> failed(std::string_view what) {
-  return error(ErrorCode::kExhausted, "shared memory: {}: {}", what, std::strerror(errno));
+  return error(ErrorCode::kExhausted, "shared memory: {}: {}", what, strerrordesc_np(errno));
 }
 
 Result<std::byte*> map_shared(int fd, size_t bytes) {

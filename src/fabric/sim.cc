@@ -150,7 +150,7 @@ class World {
 
   bool is_cut(RankId a, RankId b) const { return cut_since(a, b).has_value(); }
 
-  void tell_others(const SimRank& about, Life life, Duration after, std::string reason);
+  void tell_others(const SimRank& about, Life life, Duration after, const std::string& reason);
 
   const Shape& shape_;
   const SimOptions& options_;
@@ -297,7 +297,10 @@ std::optional<TimePoint> World::cut_since(RankId a, RankId b) const {
   return std::nullopt;
 }
 
-void World::tell_others(const SimRank& about, Life life, Duration after, std::string reason) {
+void World::tell_others(const SimRank& about,
+                        Life life,
+                        Duration after,
+                        const std::string& reason) {
   for (const auto& other : ranks_) {
     if (other.get() == &about || is_cut(about.rank_, other->rank_)) continue;
     push({.time = now_ + after + draw(options_.notice_max),

@@ -8,9 +8,7 @@
 namespace wideep::http {
 namespace {
 
-using net::error_code;
 using net::asio::awaitable;
-using net::asio::use_awaitable;
 
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 // How long a client may take to read a last error before its connection is cut.

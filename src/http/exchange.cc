@@ -19,7 +19,7 @@ Response event_stream_head(Headers headers) {
   return Response{.status = 200, .headers = std::move(headers), .body = {}};
 }
 
-bool Exchange::send(Response response) {
+bool Exchange::send(const Response& response) {
   {
     const std::scoped_lock lock(mutex_);
     if (phase_ != Phase::kWaiting) return false;
@@ -32,7 +32,7 @@ bool Exchange::send(Response response) {
   return true;
 }
 
-bool Exchange::begin(Response head) {
+bool Exchange::begin(const Response& head) {
   {
     const std::scoped_lock lock(mutex_);
     if (phase_ != Phase::kWaiting) return false;

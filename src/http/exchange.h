@@ -27,8 +27,8 @@ class Exchange {
   explicit Exchange(Options options) : options_(std::move(options)) {}
 
   // The handler's side: see Responder.
-  bool send(Response response);
-  bool begin(Response head);
+  bool send(const Response& response);
+  bool begin(const Response& head);
   WriteResult write(std::string_view bytes);
   void finish();
   void abort();
