@@ -16,6 +16,18 @@ TEST(Yaml, RefusesDuplicateKeysAndBrokenText) {
   EXPECT_FALSE(parse_yaml("a: [1"));
 }
 
+TEST(Yaml, KnowsTheLineOfEachMemberAndItem) {
+  YamlLines lines;
+  ASSERT_TRUE(parse_yaml("a:\n  b: 1\n  c:\n  - d: 2\n  - e: 3\n", &lines));
+  EXPECT_EQ(lines, (YamlLines{{"a", 1},
+                              {"a.b", 2},
+                              {"a.c", 3},
+                              {"a.c[0]", 4},
+                              {"a.c[0].d", 4},
+                              {"a.c[1]", 5},
+                              {"a.c[1].e", 5}}));
+}
+
 TEST(Yaml, StopsAliasBombs) {
   std::string text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
   for (int i = 1; i < 8; ++i) {

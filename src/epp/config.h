@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/json.h"
+#include "base/parameters.h"
 #include "base/result.h"
 #include "epp/plugin.h"
 #include "epp/prefix_index.h"
@@ -54,29 +55,5 @@ struct PickerConfig {
 };
 
 Result<PickerConfig> parse_picker_config(std::string_view yaml);
-
-// The members of a `parameters:` map. Every member must be asked for; finish() names one that was
-// not.
-class Parameters {
- public:
-  Parameters(std::string owner, const Json* values) : owner_(std::move(owner)), values_(values) {}
-
-  int64_t integer(std::string_view key, int64_t fallback, int64_t min = 0);
-  double number(std::string_view key, double fallback, double min = 0);
-  bool boolean(std::string_view key, bool fallback);
-  std::string text(std::string_view key, std::string fallback);
-  const Json* any(std::string_view key);
-  // kInvalidArgument if a value had the wrong kind or a member was never asked for.
-  Status finish();
-
-  const std::string& owner() const { return owner_; }
-
- private:
-  void complain(std::string_view key, std::string_view expected);
-  std::string owner_;
-  const Json* values_;
-  std::vector<std::string> asked_;
-  std::string problem_;
-};
 
 }  // namespace wideep::epp
