@@ -276,9 +276,9 @@ Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
   rapidjson::Reader reader;
   rapidjson::MemoryStream raw(text.data(), text.size());
   rapidjson::EncodedInputStream<rapidjson::UTF8<>, rapidjson::MemoryStream> stream(raw);
-  constexpr unsigned kFlags = rapidjson::kParseIterativeFlag |
-                              rapidjson::kParseValidateEncodingFlag |
-                              rapidjson::kParseNumbersAsStringsFlag;
+  // The encoding is checked first, for the whole text, several bytes at a time.
+  constexpr unsigned kFlags =
+      rapidjson::kParseIterativeFlag | rapidjson::kParseNumbersAsStringsFlag;
   if (!is_valid_utf8(text)) return invalid_argument("invalid JSON: not valid UTF-8");
   const rapidjson::ParseResult result = reader.Parse<kFlags>(stream, builder);
   if (result) return builder.take_root();

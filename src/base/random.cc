@@ -4,6 +4,9 @@
 
 #include <sys/random.h>
 
+#include <array>
+#include <utility>
+
 namespace wideep {
 namespace {
 
@@ -26,9 +29,15 @@ float random_uniform(uint64_t seed, uint64_t counter, uint64_t stream) {
 }
 
 uint64_t random_device_bits() {
-  uint64_t bits = 0;
-  WD_CHECK(getrandom(&bits, sizeof bits, 0) == sizeof bits);
-  return bits;
+  // One system call for many. What has been given out is not kept. (A child that is forked and does
+  // not become another program would draw the same.)
+  thread_local std::array<uint64_t, 32> bits;
+  thread_local size_t num_left = 0;
+  if (num_left == 0) {
+    WD_CHECK(getrandom(bits.data(), sizeof bits, 0) == sizeof bits);
+    num_left = bits.size();
+  }
+  return std::exchange(bits[--num_left], 0);
 }
 
 }  // namespace wideep

@@ -2,6 +2,9 @@
 
 #include "base/check.h"
 
+#include <cstdint>
+#include <cstring>
+
 namespace wideep {
 namespace {
 
@@ -65,7 +68,14 @@ bool is_utf8_prefix(std::string_view text) {
 }
 
 bool is_valid_utf8(std::string_view text) {
+  constexpr uint64_t kHighBits = 0x8080808080808080ULL;
   for (size_t i = 0; i < text.size();) {
+    uint64_t word = kHighBits;
+    if (i + sizeof word <= text.size()) std::memcpy(&word, text.data() + i, sizeof word);
+    if ((word & kHighBits) == 0) {  // eight times ASCII
+      i += sizeof word;
+      continue;
+    }
     if (byte_at(text, i) < 0x80) {
       ++i;
       continue;

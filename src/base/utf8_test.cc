@@ -12,6 +12,19 @@ TEST(Utf8, RefusesOverlongFormsSurrogatesAndTooLargeCharacters) {
   }
 }
 
+TEST(Utf8, FindsWhatIsWrongAtEveryPlaceOfALongText) {
+  for (size_t length = 0; length < 40; ++length) {
+    const std::string text(length, 'a');
+    EXPECT_TRUE(is_valid_utf8(text));
+    for (size_t i = 0; i < length; ++i) {
+      std::string wrong = text;
+      wrong[i] = '\xFF';
+      EXPECT_FALSE(is_valid_utf8(wrong)) << length << " " << i;
+      EXPECT_TRUE(is_valid_utf8(text.substr(0, i) + "\xC3\xA9" + text.substr(i)));
+    }
+  }
+}
+
 TEST(Utf8, KnowsWhenMoreBytesCouldFinishACharacter) {
   EXPECT_TRUE(is_utf8_prefix("\xE2\x82"));
   EXPECT_FALSE(is_utf8_prefix("\xE2\x82\xAC"));
