@@ -20,6 +20,10 @@ class GatewayVerb final : public Verb {
     picker_.declare(options);
     options.add("--access-log", &access_log_,
                 {.group = "Server", .help = "A log line for each request."});
+    options.add("--expose-routes", &expose_routes_,
+                {.group = "Server",
+                 .help = "Answers say which endpoints they took (x-wideep-decode, "
+                         "x-wideep-prefill), and GET /endpoints lists all."});
   }
 
   int run() override {
@@ -37,6 +41,7 @@ class GatewayVerb final : public Verb {
     gateway::GatewayOptions gateway_options;
     gateway_options.limits = listen_.limits();
     gateway_options.access_log = access_log_;
+    gateway_options.expose_routes = expose_routes_;
     gateway::Gateway gateway(loop, client, picker->picker(), std::move(keys), gateway_options);
     WD_ASSIGN_OR_RETURN(const net::Address bound, gateway.listen(address));
     log_info("gateway: listening on {}", bound.to_string());
@@ -48,6 +53,7 @@ class GatewayVerb final : public Verb {
   ListenFlags listen_;
   PickerFlags picker_;
   bool access_log_ = true;
+  bool expose_routes_ = false;
 };
 
 }  // namespace

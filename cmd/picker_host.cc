@@ -34,6 +34,10 @@ void PickerFlags::declare(OptionSet& options) {
               {.group = "Picker",
                .help = "An endpoint, host:port or role=host:port; repeat it. For changing sets use "
                        "file-discovery in the configuration."});
+  options.add("--endpoints-file", &endpoints_file,
+              {.group = "Picker",
+               .help = "The endpoints, in file-discovery's form; read again when it changes.",
+               .value_name = "FILE"});
   options.add("--refresh-metrics-interval", &refresh_ms,
               {.group = "Picker",
                .help = "Milliseconds between scrapes of an endpoint's /metrics.",
@@ -53,7 +57,11 @@ Result<std::unique_ptr<PickerHost>> PickerHost::create(const PickerFlags& flags,
   if (!config) return with_context(config.error(), source);
   for (const std::string& note : config->notes)
     log_info("{}: {}", source, note);
-  const auto discovery = config->discovery;
+  auto discovery = config->discovery;
+  if (!flags.endpoints_file.empty()) {
+    if (discovery) return invalid_argument("--endpoints-file: {} has file-discovery", source);
+    discovery = epp::FileDiscoveryOptions{.path = flags.endpoints_file, .watch_file = true};
+  }
 
   auto host = std::make_unique<PickerHost>();
   host->picker_ = std::make_unique<epp::EndpointPicker>(std::move(*config), real_clock());
@@ -65,7 +73,7 @@ Result<std::unique_ptr<PickerHost>> PickerHost::create(const PickerFlags& flags,
   host->picker_->set_endpoints(std::move(specs));
   if (discovery) {
     if (!flags.endpoints.empty())
-      return invalid_argument("--endpoint and file-discovery exclude each other");
+      return invalid_argument("--endpoint excludes file-discovery and --endpoints-file");
     host->discovery_ = std::make_unique<epp::FileDiscovery>(loop, *host->picker_, *discovery);
     WD_TRY(host->discovery_->load());
   }

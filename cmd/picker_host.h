@@ -20,6 +20,7 @@ struct PickerFlags {
   std::string config_file;
   std::string config_text;
   std::vector<std::string> endpoints;  // host:port, or role=host:port
+  std::string endpoints_file;          // as of file-discovery, watched
   int64_t refresh_ms = 50;
 
   void declare(OptionSet& options);

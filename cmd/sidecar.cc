@@ -35,6 +35,9 @@ class SidecarVerb final : public Verb {
                 {.group = "Legs",
                  .help = "What a failed prefill does to the request.",
                  .choices = {"fail", "retry-other", "decode-only"}});
+    options.add("--route-headers", &sidecar_.route_headers,
+                {.group = "Legs",
+                 .help = "Answers say which prefill host computed the prompt: x-wideep-prefill."});
     options.refuse("--kv-connector", "the NIXL protocol, version 2, is the only one", {"nixlv2"});
     options.refuse("--decode-chunk-size", "chunked decode", {"0"});
   }

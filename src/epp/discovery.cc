@@ -11,7 +11,7 @@
 namespace wideep::epp {
 namespace {
 
-constexpr std::chrono::milliseconds kWatchInterval{500};
+constexpr std::chrono::milliseconds kWatchInterval{100};
 
 Result<uint16_t> parse_port(const Json* value, const std::string& where) {
   std::string text;

@@ -161,6 +161,7 @@ class Session {
     decided_ = true;
     auto body = parse_request_body(body_);
     if (!body) return refuse({400, "", body.error().message}, out);
+    if (body->pick.model.empty()) return refuse({400, "", "'model' is missing"}, out);
     body->pick.random = random_device_bits();
     body->pick.header = [this](std::string_view name) -> const std::string* {
       const auto it = headers_.find(name);

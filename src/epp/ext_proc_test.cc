@@ -167,6 +167,7 @@ TEST_F(ExtProc, RefusesWithTheRightStatusAndReason) {
     return response;
   };
   EXPECT_EQ(refused("{").status().code(), 400);
+  EXPECT_EQ(refused(R"({"prompt":"no model"})").status().code(), 400);
   EXPECT_EQ(refused(std::string(400'000, 'x')).status().code(), 413);
   const std::vector<std::string> nobody = {"10.9.9.9:1"};
   const pb::ImmediateResponse none = refused(R"({"model":"m","prompt":"x"})", &nobody);

@@ -10,6 +10,11 @@ namespace wideep::epp {
 inline constexpr std::string_view kDestinationHeader = "x-gateway-destination-endpoint";
 inline constexpr std::string_view kDroppedReasonHeader = "x-llm-d-request-dropped-reason";
 
+// Of answers, where a gateway tells the way they took: "default/decode-0 10.0.0.7:8000", the
+// endpoint that answered, and the one that computed the prompt, if it was another.
+inline constexpr std::string_view kDecodeRouteHeader = "x-wideep-decode";
+inline constexpr std::string_view kPrefillRouteHeader = "x-wideep-prefill";
+
 inline constexpr std::array<std::string_view, 12> kInternalHeaders = {
     "x-prefiller-host-port",
     "x-encoder-hosts-ports",

@@ -47,7 +47,6 @@ Result<RequestBody> parse_request_body(std::string_view body) {
   RequestBody result{.json = std::move(json), .pick = {}};
   const Json& object = result.json;
   result.pick.model = text_of(object, "model");
-  if (result.pick.model.empty()) return invalid_argument("'model' is missing");
   result.pick.cache_salt = text_of(object, "cache_salt");
   if (const Json* stream = object.find("stream")) result.stream = stream->as_bool().value_or(false);
   if (const Json* system = object.find("system")) append_content(result.pick.prompt, *system);

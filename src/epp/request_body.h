@@ -17,7 +17,8 @@ struct RequestBody {
 
 // Bodies of /v1/completions (`prompt`: text, list of texts, token ids, lists of them),
 // /v1/chat/completions and /v1/messages (`messages`: role and content of each, parts of type text).
-// kInvalidArgument: not JSON, or no model.
+// A body without model has "": a server of one model does not need it. kInvalidArgument: no JSON
+// object.
 Result<RequestBody> parse_request_body(std::string_view body);
 
 }  // namespace wideep::epp

@@ -107,12 +107,15 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     };
     server_.route("GET", "/v1/models", anywhere);
     server_.route("GET", "/v1/models/*", anywhere);
+    if (options_.expose_routes) {
+      server_.route("GET", "/endpoints",
+                    [core = weak_from_this()](const http::Request&, http::Responder responder) {
+                      if (const auto self = core.lock()) responder.send(self->list_endpoints());
+                    });
+    }
     server_.route("GET", "/health",
                   [core = weak_from_this()](const http::Request&, http::Responder responder) {
-                    const auto self = core.lock();
-                    const bool ready =
-                        self != nullptr && !self->picker_.snapshot()->endpoints.empty();
-                    responder.send({.status = ready ? 200 : 503});
+                    if (const auto self = core.lock()) responder.send(self->health());
                   });
     server_.route("GET", "/metrics",
                   [core = weak_from_this()](const http::Request&, http::Responder responder) {
@@ -149,6 +152,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     };
     if (options_.access_log) {
       server.on_answered = [](const http::AccessRecord& record) {
+        if (record.path == "/health") return;  // who watches over us asks all the time
         log_info("{} {} {} {} {} bytes {} ms", record.peer, record.method, record.path,
                  record.status, record.bytes_sent,
                  std::chrono::duration_cast<std::chrono::milliseconds>(record.duration).count());
@@ -231,8 +235,9 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     std::shared_ptr<epp::EndpointLoad> load = endpoint.load;
     load->active_requests.fetch_add(1, std::memory_order_relaxed);
     http::ForwardEvents events;
-    events.on_head = [id = attempt->id](http::ResponseHead& head) {
-      head.headers.set(kRequestId, id);
+    events.on_head = [this, attempt, &endpoint](http::ResponseHead& head) {
+      head.headers.set(kRequestId, attempt->id);
+      tell_route(*attempt, endpoint, head.headers);
     };
     events.on_failure = [self = shared_from_this(), attempt,
                          load](const http::CallFailure& failure) {
@@ -244,6 +249,46 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
       load->active_requests.fetch_sub(1, std::memory_order_relaxed);
     };
     http::forward(loop_, client_, std::move(call), attempt->responder, std::move(events));
+  }
+
+  // `headers` are the answer's: a sidecar has said which prefill rank it called, by address.
+  void tell_route(const Attempt& attempt, const epp::Endpoint& decode, http::Headers& headers) {
+    const std::string prefill(headers.get(epp::kPrefillRouteHeader));
+    headers.erase(epp::kPrefillRouteHeader);
+    headers.erase(epp::kDecodeRouteHeader);
+    if (!options_.expose_routes) return;
+    headers.set(epp::kDecodeRouteHeader, decode.name + " " + decode.host_port);
+    if (prefill.empty()) return;
+    const auto& endpoints = attempt.decision.snapshot->endpoints;
+    const auto found = std::ranges::find(endpoints, prefill, &epp::Endpoint::host_port);
+    headers.set(epp::kPrefillRouteHeader,
+                (found == endpoints.end() ? "?" : found->name) + " " + prefill);
+  }
+
+  http::Response health() const {
+    const size_t num_endpoints = picker_.snapshot()->endpoints.size();
+    return {.status = num_endpoints > 0 ? 200 : 503,
+            .headers = {{"content-type", "application/json"}},
+            .body = fmt::format("{{\"endpoints\":{}}}", num_endpoints)};
+  }
+
+  http::Response list_endpoints() const {
+    Json list{Json::Array{}};
+    const auto snapshot = picker_.snapshot();
+    for (const epp::Endpoint& endpoint : snapshot->endpoints) {
+      const std::string* role = endpoint.label(epp::kRoleLabel);
+      Json item;
+      item.set("name", endpoint.name);
+      item.set("address", endpoint.host_port);
+      item.set("role", role != nullptr ? Json(*role) : Json());
+      item.set("waiting", endpoint.metrics.waiting);
+      item.set("running", endpoint.metrics.running);
+      item.set("kv_cache_usage", endpoint.metrics.kv_cache_usage);
+      list.append(std::move(item));
+    }
+    Json body;
+    body.set("endpoints", std::move(list));
+    return {.status = 200, .headers = {{"content-type", "application/json"}}, .body = body.dump()};
   }
 
   // Nothing has gone to the client. Another endpoint may be asked only if this one has seen

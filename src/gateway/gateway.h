@@ -31,6 +31,9 @@ struct GatewayOptions {
       600'000};                         // until the head, and between bytes of the body
   std::chrono::seconds retry_after{1};  // told with 429 and 503
   bool access_log = true;
+  // Answers carry kDecodeRouteHeader and kPrefillRouteHeader, and GET /endpoints lists the
+  // endpoints. Off, a gateway tells nothing of what is behind it.
+  bool expose_routes = false;
 };
 
 class Gateway {

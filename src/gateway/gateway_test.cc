@@ -19,7 +19,9 @@ struct Upstream {
     const auto handler = [this, answer](http::Request request, http::Responder responder) {
       const std::scoped_lock lock(mutex);
       seen.push_back(std::move(request));
-      responder.send({.headers = {{"content-type", "application/json"}}, .body = answer});
+      responder.send(
+          {.headers = {{"content-type", "application/json"}, {"x-wideep-prefill", "127.0.0.1:1"}},
+           .body = answer});
     };
     server.route("POST", "/v1/completions", handler);
     server.route("GET", "/v1/models", handler);
@@ -38,19 +40,17 @@ struct Upstream {
 };
 
 struct Door {
-  explicit Door(http::ApiKeys keys = {},
-                const char* picker_plugin = "{pluginRef: max-score-picker}")
+  explicit Door(http::ApiKeys keys = {}, bool expose_routes = false)
       : picker(*epp::parse_picker_config(
-                   fmt::format("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
-                               "plugins: [{{type: max-score-picker, parameters: {{"
-                               "maxNumOfEndpoints: 3}}}}]\n"
-                               "schedulingProfiles: [{{name: p, plugins: [{}]}}]\n",
-                               picker_plugin)),
+                   "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
+                   "plugins: [{type: max-score-picker, parameters: {maxNumOfEndpoints: 3}}]\n"
+                   "schedulingProfiles: [{name: p, plugins: [{pluginRef: max-score-picker}]}]\n"),
                real_clock()),
         client(thread.loop()) {
     thread.loop().run_and_wait([&] {
-      gateway = std::make_unique<Gateway>(thread.loop(), client, picker, std::move(keys),
-                                          GatewayOptions{.access_log = false});
+      gateway = std::make_unique<Gateway>(
+          thread.loop(), client, picker, std::move(keys),
+          GatewayOptions{.access_log = false, .expose_routes = expose_routes});
       address = *gateway->listen({"127.0.0.1", 0, {}});
     });
   }
@@ -109,6 +109,26 @@ TEST(Gateway, StripsWhatOnlyOurSideMaySay) {
   EXPECT_EQ(seen.headers.find("x-data-parallel-rank"), nullptr);
   EXPECT_EQ(seen.headers.get("x-keep"), "1");
   EXPECT_EQ(seen.headers.get("x-request-id").size(), 32U);
+}
+
+TEST(Gateway, TellsTheRouteOnlyWhenAskedTo) {
+  for (const bool expose : {false, true}) {
+    Door door({}, expose);
+    Upstream upstream(door.thread.loop());
+    door.picker.set_endpoints(
+        {{.name = "default/d", .address = upstream.address},
+         {.name = "default/p", .address = {"127.0.0.1", 1, {}}}});  // refuses: d answers
+    const auto response = door.post(kBody);
+    ASSERT_TRUE(response);
+    EXPECT_EQ(response->headers.get("x-wideep-decode"),
+              expose ? "default/d " + upstream.address.to_string() : "");
+    EXPECT_EQ(response->headers.get("x-wideep-prefill"), expose ? "default/p 127.0.0.1:1" : "");
+    net::LoopThread own;
+    http::Client caller(own.loop());
+    const auto list = caller.fetch({.address = door.address, .target = "/endpoints"});
+    EXPECT_EQ(list->status, expose ? 200 : 404);
+    if (expose) EXPECT_THAT(list->body, HasSubstr(R"("name":"default/p")"));
+  }
 }
 
 TEST(Gateway, TriesTheNextEndpointWhileNothingWasSent) {

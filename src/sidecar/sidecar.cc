@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::string_view kPrefillHeader = "x-prefiller-host-port";
 constexpr std::string_view kRequestId = "x-request-id";
+constexpr std::string_view kPrefillRouteHeader = "x-wideep-prefill";
 constexpr std::string_view kForbidden = "Forbidden: prefill target not allowed by SSRF protection";
 
 // vLLM's flat form, which sidecars of this protocol answer with.
@@ -61,6 +62,7 @@ struct Journey {
   std::string id;
   std::vector<net::Address> prefillers;  // still to try, in order
   http::CallHandle prefill_call;
+  std::string prefiller;  // that is asked, or has answered
   // The prefill leg's answer.
   int status = 0;
   http::Headers headers;
@@ -111,8 +113,16 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
     const std::vector<std::string> hosts = prefill_hosts(request.headers);
     request.headers.erase(kPrefillHeader);
     // Shared by the callbacks of the two legs.
-    auto journey = std::make_shared<Journey>(Journey{
-        std::move(request), std::move(responder), std::move(*body), new_uuid(), {}, {}, 0, {}, {}});
+    auto journey = std::make_shared<Journey>(Journey{std::move(request),
+                                                     std::move(responder),
+                                                     std::move(*body),
+                                                     new_uuid(),
+                                                     {},
+                                                     {},
+                                                     {},
+                                                     0,
+                                                     {},
+                                                     {}});
     if (hosts.empty()) {
       decode(journey, nullptr, std::nullopt);
       return;
@@ -147,6 +157,7 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
   void prefill(const std::shared_ptr<Journey>& journey) {
     http::Call call;
     call.address = journey->prefillers.front();
+    journey->prefiller = call.address.to_string();
     journey->prefillers.erase(journey->prefillers.begin());
     call.method = "POST";
     call.target = journey->request.path;
@@ -224,7 +235,9 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
     if (cached) {
       // Shared by the two callbacks of the answer.
       auto rewriter = std::make_shared<std::optional<UsageRewriter>>();
-      events.on_head = [rewriter, tokens = *cached](http::ResponseHead& head) {
+      const std::string told = options_.route_headers ? journey->prefiller : "";
+      events.on_head = [rewriter, told, tokens = *cached](http::ResponseHead& head) {
+        if (!told.empty()) head.headers.set(kPrefillRouteHeader, told);
         const bool is_stream =
             http::media_type(head.headers.get("content-type")) == "text/event-stream";
         rewriter->emplace(is_stream, tokens);

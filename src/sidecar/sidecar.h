@@ -36,6 +36,7 @@ struct SidecarOptions {
   std::vector<std::string> allowed_prefill;
   bool allow_any_prefill = false;  // switches the list off
   bool sample_prefill = false;     // a random host of the header first, not the first
+  bool route_headers = false;      // answers name the prefill host that was used
   PrefillFailurePolicy on_prefill_failure = PrefillFailurePolicy::kFail;
   std::chrono::milliseconds connect_timeout{1'000};
   std::chrono::milliseconds prefill_timeout{600'000};
