@@ -34,28 +34,43 @@ struct EndpointLoad {
   std::atomic<int64_t> active_requests{0};
 };
 
+using Labels = std::map<std::string, std::string, std::less<>>;
+
+// The label that says what an endpoint does, and its values, as a set of bits.
+inline constexpr std::string_view kRoleLabel = "llm-d.ai/role";
+
+enum RoleBits : uint8_t {
+  kNoRole = 1,  // no such label
+  kPrefillRole = 2,
+  kDecodeRole = 4,
+  kEncodeRole = 8,
+};
+
+// "prefill-decode" and "both" are both; a value that is not known is no bit.
+uint8_t role_bits(const Labels& labels);
+
 struct Endpoint {
   std::string name;  // namespace/name: unique
   net::Address address;
   std::string host_port;  // as headers carry it
-  std::map<std::string, std::string, std::less<>> labels;
+  // Shared by all snapshots: they are copied whenever metrics come.
+  std::shared_ptr<const Labels> labels;
+  uint8_t roles = kNoRole;  // role_bits(labels)
   EndpointMetrics metrics;
   // Shared: snapshots come and go, the counters stay with the endpoint.
   std::shared_ptr<EndpointLoad> load = std::make_shared<EndpointLoad>();
-  // Stable small number while the endpoint exists, for indexing.
+  // Small number, for indexing: stable while the endpoint exists, then given to another.
   int32_t id = 0;
 
   const std::string* label(std::string_view key) const {
-    const auto it = labels.find(key);
-    return it == labels.end() ? nullptr : &it->second;
+    if (labels == nullptr) return nullptr;
+    const auto it = labels->find(key);
+    return it == labels->end() ? nullptr : &it->second;
   }
 };
 
 struct Snapshot {
   std::vector<Endpoint> endpoints;
 };
-
-// The label that says what an endpoint does, and its values.
-inline constexpr std::string_view kRoleLabel = "llm-d.ai/role";
 
 }  // namespace wideep::epp

@@ -1,6 +1,7 @@
 #include "epp/endpoint_picker.h"
 
 #include <algorithm>
+#include <array>
 
 namespace wideep::epp {
 namespace {
@@ -78,8 +79,33 @@ double EndpointPicker::saturation() const {
   return sum / static_cast<double>(now->endpoints.size());
 }
 
+uint8_t role_bits(const Labels& labels) {
+  static constexpr std::array<std::pair<std::string_view, uint8_t>, 7> kRoles = {{
+      {"prefill", kPrefillRole},
+      {"decode", kDecodeRole},
+      {"encode", kEncodeRole},
+      {"both", kPrefillRole | kDecodeRole},
+      {"prefill-decode", kPrefillRole | kDecodeRole},
+      {"encode-prefill", kEncodeRole | kPrefillRole},
+      {"encode-prefill-decode", kEncodeRole | kPrefillRole | kDecodeRole},
+  }};
+  const auto label = labels.find(kRoleLabel);
+  if (label == labels.end()) return kNoRole;
+  const auto known =
+      std::ranges::find(kRoles, label->second, [](const auto& r) { return r.first; });
+  return known == kRoles.end() ? 0 : known->second;
+}
+
+int32_t EndpointPicker::take_id() {
+  if (free_ids_.empty()) return next_id_++;
+  const int32_t id = free_ids_.back();
+  free_ids_.pop_back();
+  return id;
+}
+
 void EndpointPicker::set_endpoints(std::vector<EndpointSpec> specs) {
   std::vector<int32_t> alive;
+  std::vector<int32_t> gone;
   {
     const std::scoped_lock lock(mutex_);
     auto next = std::make_shared<Snapshot>();
@@ -91,19 +117,26 @@ void EndpointPicker::set_endpoints(std::vector<EndpointSpec> specs) {
       if (old != snapshot_->endpoints.end()) {
         endpoint = *old;
       } else {
-        endpoint.id = next_id_++;
+        endpoint.id = take_id();
       }
       endpoint.host_port = spec.address.to_string();
       endpoint.name = std::move(spec.name);
       endpoint.address = std::move(spec.address);
-      endpoint.labels = std::move(spec.labels);
+      endpoint.roles = role_bits(spec.labels);
+      endpoint.labels = std::make_shared<const Labels>(std::move(spec.labels));
       alive.push_back(endpoint.id);
       next->endpoints.push_back(std::move(endpoint));
+    }
+    for (const Endpoint& old : snapshot_->endpoints) {
+      if (std::ranges::find(alive, old.id) == alive.end()) gone.push_back(old.id);
     }
     snapshot_ = std::move(next);
   }
   for (const auto& index : config_.prefix_indexes)
     index->keep_only(alive);
+  // Nothing is remembered of them any more.
+  const std::scoped_lock lock(mutex_);
+  free_ids_.insert(free_ids_.end(), gone.begin(), gone.end());
 }
 
 void EndpointPicker::set_metrics(std::span<const std::pair<int32_t, EndpointMetrics>> updates) {

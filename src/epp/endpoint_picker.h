@@ -30,7 +30,7 @@ struct Refusal {
 struct EndpointSpec {
   std::string name;
   net::Address address;
-  std::map<std::string, std::string, std::less<>> labels;
+  Labels labels;
 };
 
 class EndpointPicker {
@@ -55,6 +55,7 @@ class EndpointPicker {
   const PickerConfig& config() const { return config_; }
 
  private:
+  int32_t take_id();  // with mutex_ held
   std::shared_ptr<const Snapshot> candidates(const std::vector<std::string>* subset) const;
   bool is_sheddable(const PickRequest& request) const;
 
@@ -64,7 +65,9 @@ class EndpointPicker {
       mutex_;  // guards the pointer below and its writers; held for a copy of it only
   // Shared with the requests that decide on it.
   std::shared_ptr<const Snapshot> snapshot_ = std::make_shared<const Snapshot>();
-  int32_t next_id_ = 0;  // guarded by mutex_
+  // Numbers of endpoints: the next one, and those that nobody has any more. Guarded by mutex_.
+  int32_t next_id_ = 0;
+  std::vector<int32_t> free_ids_;
 };
 
 }  // namespace wideep::epp

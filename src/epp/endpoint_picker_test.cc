@@ -46,6 +46,10 @@ EndpointSpec spec(const std::string& name, const std::string& role) {
   return result;
 }
 
+Endpoint labelled(Labels labels) {
+  return {.labels = std::make_shared<const Labels>(std::move(labels))};
+}
+
 PickerConfig config(const std::string& yaml) {
   auto parsed = parse_picker_config(yaml);
   EXPECT_TRUE(parsed) << parsed.error().message;
@@ -239,7 +243,7 @@ TEST(PrefixIndex, ForgetsTheOldestBeyondItsCapacityAndDeadEndpoints) {
     PickContext context{.request = one, .snapshot = std::make_shared<Snapshot>(), .prefix = {}};
     index.on_routed(context, endpoint, "");
     PickContext fresh{.request = one, .snapshot = std::make_shared<Snapshot>(), .prefix = {}};
-    return index.match(fresh).matched_blocks.contains(7);
+    return index.match(fresh).blocks_of(7) > 0;
   };
   EXPECT_TRUE(learn(1));
   EXPECT_TRUE(learn(2));
@@ -290,9 +294,8 @@ TEST(LabelSelector, HasKubernetesRules) {
   LabelSelectorFilter filter({{"zone", "a"}},
                              {{"role", LabelExpression::Operator::kNotIn, {"prefill"}}});
   Snapshot snapshot;
-  snapshot.endpoints = {Endpoint{.labels = {{"zone", "a"}}},
-                        Endpoint{.labels = {{"zone", "a"}, {"role", "prefill"}}},
-                        Endpoint{.labels = {{"zone", "b"}}}};
+  snapshot.endpoints = {labelled({{"zone", "a"}}), labelled({{"zone", "a"}, {"role", "prefill"}}),
+                        labelled({{"zone", "b"}})};
   const PickRequest none;
   PickContext context{.request = none, .snapshot = nullptr, .prefix = {}};
   const Candidates kept = filter.filter(

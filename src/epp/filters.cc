@@ -28,23 +28,9 @@ bool holds(const LabelExpression& expression, const Endpoint& endpoint) {
 }  // namespace
 
 Candidates RoleFilter::filter(PickContext& /*context*/, Candidates candidates) {
-  std::erase_if(candidates, [&](const Endpoint* endpoint) {
-    const std::string* role = endpoint->label(kRoleLabel);
-    return role == nullptr ? !allows_no_label_ : !contains(roles_, *role);
-  });
+  std::erase_if(candidates,
+                [&](const Endpoint* endpoint) { return (endpoint->roles & roles_) == 0; });
   return candidates;
-}
-
-std::shared_ptr<RoleFilter> RoleFilter::prefill() {
-  return std::make_shared<RoleFilter>(
-      std::vector<std::string>{"prefill", "encode-prefill", "prefill-decode", "both",
-                               "encode-prefill-decode"},
-      false);
-}
-
-std::shared_ptr<RoleFilter> RoleFilter::decode() {
-  return std::make_shared<RoleFilter>(
-      std::vector<std::string>{"decode", "prefill-decode", "both", "encode-prefill-decode"}, true);
 }
 
 bool LabelSelectorFilter::matches(const Endpoint& endpoint) const {

@@ -9,20 +9,16 @@
 
 namespace wideep::epp {
 
-// prefill-filter, decode-filter: keeps endpoints whose role label is one of `roles`.
+// prefill-filter, decode-filter: keeps endpoints that have one of these roles.
 class RoleFilter final : public Filter {
  public:
-  RoleFilter(std::vector<std::string> roles, bool allows_no_label)
-      : roles_(std::move(roles)), allows_no_label_(allows_no_label) {}
+  // `roles`: RoleBits.
+  explicit RoleFilter(uint8_t roles) : roles_(roles) {}
 
   Candidates filter(PickContext& context, Candidates candidates) override;
 
-  static std::shared_ptr<RoleFilter> prefill();
-  static std::shared_ptr<RoleFilter> decode();
-
  private:
-  std::vector<std::string> roles_;
-  bool allows_no_label_;
+  uint8_t roles_;
 };
 
 // label-selector-filter: matchLabels and matchExpressions of a Kubernetes label selector.

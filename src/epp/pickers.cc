@@ -5,28 +5,50 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 namespace wideep::epp {
 namespace {
-
-void shuffle(std::vector<ScoredEndpoint>& items, Random& random) {
-  for (size_t i = items.size(); i > 1; --i)
-    std::swap(items[i - 1], items[random.below(i)]);
-}
 
 std::vector<ScoredEndpoint> first(std::vector<ScoredEndpoint> items, size_t count) {
   if (items.size() > count) items.resize(count);
   return items;
 }
 
+// The first `count` of `items` after a random shuffle and a stable sort by `score`, descending,
+// without doing either: each item draws a number, and ties fall by it.
+template <typename Score>
+std::vector<ScoredEndpoint> highest(std::span<const ScoredEndpoint> items,
+                                    size_t count,
+                                    uint64_t seed,
+                                    Score score) {
+  struct Ranked {
+    double score;
+    uint64_t draw;
+    size_t item;
+  };
+
+  std::vector<Ranked> ranked;
+  ranked.reserve(items.size());
+  for (size_t i = 0; i < items.size(); ++i)
+    ranked.push_back({score(items[i]), random_bits(seed, i), i});
+  count = std::min(count, ranked.size());
+  std::ranges::partial_sort(ranked, ranked.begin() + static_cast<std::ptrdiff_t>(count),
+                            [](const Ranked& a, const Ranked& b) {
+                              return a.score != b.score ? a.score > b.score : a.draw > b.draw;
+                            });
+  std::vector<ScoredEndpoint> picked;
+  for (size_t i = 0; i < count; ++i)
+    picked.push_back(items[ranked[i].item]);
+  return picked;
+}
+
 }  // namespace
 
 std::vector<ScoredEndpoint> MaxScorePicker::pick(PickContext& context,
                                                  std::vector<ScoredEndpoint> candidates) {
-  Random random(context.request.random);
-  shuffle(candidates, random);
-  std::ranges::stable_sort(candidates, std::greater<>{}, &ScoredEndpoint::score);
-  return first(std::move(candidates), endpoints_max_);
+  return highest(candidates, endpoints_max_, context.request.random,
+                 [](const ScoredEndpoint& candidate) { return candidate.score; });
 }
 
 std::vector<ScoredEndpoint> WeightedRandomPicker::pick(PickContext& context,
@@ -52,9 +74,8 @@ std::vector<ScoredEndpoint> WeightedRandomPicker::pick(PickContext& context,
 
 std::vector<ScoredEndpoint> RandomPicker::pick(PickContext& context,
                                                std::vector<ScoredEndpoint> candidates) {
-  Random random(context.request.random);
-  shuffle(candidates, random);
-  return first(std::move(candidates), endpoints_max_);
+  return highest(candidates, endpoints_max_, context.request.random,
+                 [](const ScoredEndpoint&) { return 0.0; });
 }
 
 }  // namespace wideep::epp

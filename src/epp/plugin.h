@@ -49,7 +49,12 @@ struct PickContext {
   struct PrefixMatch {
     int64_t block_tokens = 0;
     std::vector<uint64_t> hashes;
-    std::map<int32_t, int64_t> matched_blocks;
+    std::vector<int32_t> matched_blocks;  // by endpoint id; those beyond its end match nothing
+
+    int64_t blocks_of(int32_t endpoint) const {
+      const auto i = static_cast<size_t>(endpoint);
+      return i < matched_blocks.size() ? matched_blocks[i] : 0;
+    }
   };
 
   std::map<const PrefixIndex*, PrefixMatch> prefix;

@@ -57,8 +57,11 @@ const PickContext::PrefixMatch& PrefixIndex::match(PickContext& context) const {
     const std::shared_lock lock(part.mutex);
     const auto holders = part.holders.find(hash);
     if (holders == part.holders.end()) break;
-    for (const int32_t endpoint : holders->second)
-      ++match.matched_blocks[endpoint];
+    for (const int32_t endpoint : holders->second) {
+      const auto i = static_cast<size_t>(endpoint);
+      if (i >= match.matched_blocks.size()) match.matched_blocks.resize(i + 1);
+      ++match.matched_blocks[i];
+    }
   }
   return match;
 }

@@ -24,6 +24,7 @@ int64_t PickRequest::input_tokens() const {
 
 std::vector<ScoredEndpoint> run_profile(const Profile& profile, PickContext& context) {
   Candidates candidates;
+  candidates.reserve(context.snapshot->endpoints.size());
   for (const Endpoint& endpoint : context.snapshot->endpoints)
     candidates.push_back(&endpoint);
   for (const auto& filter : profile.filters)
@@ -31,6 +32,7 @@ std::vector<ScoredEndpoint> run_profile(const Profile& profile, PickContext& con
   if (candidates.empty()) return {};
 
   std::vector<ScoredEndpoint> scored;
+  scored.reserve(candidates.size());
   for (const Endpoint* endpoint : candidates)
     scored.push_back({endpoint, 0});
   for (const auto& [scorer, weight] : profile.scorers) {
@@ -75,9 +77,7 @@ bool PrefixBasedDecider::disaggregate(PickContext& context, const Endpoint& deco
   const int64_t input = context.request.input_tokens();
   if (non_cached_tokens_ == 0 || input < prompt_tokens_ || input < non_cached_tokens_) return false;
   const PickContext::PrefixMatch& match = index_->match(context);
-  const auto found = match.matched_blocks.find(decode.id);
-  const int64_t cached =
-      found == match.matched_blocks.end() ? 0 : found->second * match.block_tokens;
+  const int64_t cached = match.blocks_of(decode.id) * match.block_tokens;
   return input - cached >= non_cached_tokens_;
 }
 

@@ -191,9 +191,13 @@ struct Entry {
 
 constexpr std::array<Entry, 20> kEntries = {{
     {"prefill-filter",
-     [](Parameters&, Plugins&) -> Result<Plugin> { return with_filter(RoleFilter::prefill()); }},
+     [](Parameters&, Plugins&) -> Result<Plugin> {
+       return with_filter(std::make_shared<RoleFilter>(kPrefillRole));
+     }},
     {"decode-filter",
-     [](Parameters&, Plugins&) -> Result<Plugin> { return with_filter(RoleFilter::decode()); }},
+     [](Parameters&, Plugins&) -> Result<Plugin> {
+       return with_filter(std::make_shared<RoleFilter>(kDecodeRole | kNoRole));
+     }},
     {"label-selector-filter", build_label_selector},
     {"queue-scorer",
      [](Parameters&, Plugins&) -> Result<Plugin> {

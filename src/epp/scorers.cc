@@ -14,6 +14,7 @@ std::vector<double> SpreadScorer::score(PickContext& /*context*/,
     high = std::max(high, endpoint->metrics.*value_);
   }
   std::vector<double> scores;
+  scores.reserve(candidates.size());
   for (const Endpoint* endpoint : candidates) {
     scores.push_back(high == low ? 1.0 : (high - endpoint->metrics.*value_) / (high - low));
   }
@@ -23,6 +24,7 @@ std::vector<double> SpreadScorer::score(PickContext& /*context*/,
 std::vector<double> KvCacheScorer::score(PickContext& /*context*/,
                                          std::span<const Endpoint* const> candidates) {
   std::vector<double> scores;
+  scores.reserve(candidates.size());
   for (const Endpoint* endpoint : candidates)
     scores.push_back(1 - endpoint->metrics.kv_cache_usage);
   return scores;
@@ -31,6 +33,7 @@ std::vector<double> KvCacheScorer::score(PickContext& /*context*/,
 std::vector<double> LoadAwareScorer::score(PickContext& /*context*/,
                                            std::span<const Endpoint* const> candidates) {
   std::vector<double> scores;
+  scores.reserve(candidates.size());
   for (const Endpoint* endpoint : candidates) {
     scores.push_back(0.5 * (1 - std::min(endpoint->metrics.waiting, threshold_) / threshold_));
   }
@@ -40,11 +43,13 @@ std::vector<double> LoadAwareScorer::score(PickContext& /*context*/,
 std::vector<double> ActiveRequestScorer::score(PickContext& /*context*/,
                                                std::span<const Endpoint* const> candidates) {
   std::vector<int64_t> counts;
+  counts.reserve(candidates.size());
   for (const Endpoint* endpoint : candidates) {
     counts.push_back(endpoint->load->active_requests.load(std::memory_order_relaxed));
   }
   const int64_t busiest = counts.empty() ? 0 : std::ranges::max(counts);
   std::vector<double> scores;
+  scores.reserve(counts.size());
   for (const int64_t count : counts) {
     const bool is_idle = count <= idle_threshold_;
     scores.push_back(is_idle ? 1.0
@@ -59,13 +64,13 @@ std::vector<double> PrefixCacheScorer::score(PickContext& context,
   const PickContext::PrefixMatch& match = index_->match(context);
   const auto total = static_cast<double>(match.hashes.size());
   std::vector<double> scores;
+  scores.reserve(candidates.size());
   for (const Endpoint* endpoint : candidates) {
-    const auto found = match.matched_blocks.find(endpoint->id);
-    if (found == match.matched_blocks.end()) {
+    const auto blocks = static_cast<double>(match.blocks_of(endpoint->id));
+    if (blocks == 0) {
       scores.push_back(0);
       continue;
     }
-    const auto blocks = static_cast<double>(found->second);
     const double length =
         std::min(1.0, blocks * static_cast<double>(match.block_tokens) / length_scale_tokens_);
     scores.push_back(length_weight_ * length * length + (1 - length_weight_) * blocks / total);
@@ -92,9 +97,10 @@ std::string session_token(const Endpoint& endpoint) {
 std::vector<double> SessionAffinityScorer::score(PickContext& context,
                                                  std::span<const Endpoint* const> candidates) {
   const std::string* token = context.request.header_value(kSessionTokenHeader);
-  std::vector<double> scores;
-  for (const Endpoint* endpoint : candidates) {
-    scores.push_back(token != nullptr && session_token(*endpoint) == *token ? 1.0 : 0.0);
+  std::vector<double> scores(candidates.size(), 0.0);
+  if (token == nullptr) return scores;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    if (session_token(*candidates[i]) == *token) scores[i] = 1;
   }
   return scores;
 }
