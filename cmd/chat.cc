@@ -1,6 +1,7 @@
 // `wideep chat`: a conversation in the terminal, streamed.
 #include "cmd/completion_call.h"
 #include "cmd/local_server.h"
+#include "cmd/route_report.h"
 #include "cmd/verb.h"
 
 #include <fmt/format.h>
@@ -10,6 +11,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace wideep::cmd {
@@ -50,6 +52,10 @@ class Chat final : public Verb {
                 {.group = "Sampling", .help = "Negative: a new one for every answer."});
     options.add("--stats", &show_stats_,
                 {.group = "Chat", .help = "Times and token counts after each answer."});
+    options.add("--route", &show_route_,
+                {.group = "Chat",
+                 .help = "Which ranks each answer came from, and what they did for it; needs a "
+                         "gateway with --expose-routes, as wideep up has."});
   }
 
   int run() override {
@@ -138,6 +144,10 @@ class Chat final : public Verb {
       if (!is_reasoning) fmt::print("{}", text);
       std::fflush(stdout);
     };
+    std::optional<RouteReport> route;
+    if (show_route_) {
+      WD_ASSIGN_OR_RETURN(route, RouteReport::begin(*client_, server_, api_key_));
+    }
     const CompletionResult result = complete(*client_, std::move(call));
     fmt::print("\n");
     if (!result.error.empty()) {
@@ -146,6 +156,7 @@ class Chat final : public Verb {
     }
     all.push_back(message("assistant", result.text));
     if (show_stats_) print_stats(result);
+    if (route) fmt::print("{}\n", fmt::join(route->end(result), "\n"));
     return {};
   }
 
@@ -171,6 +182,7 @@ class Chat final : public Verb {
   int64_t max_tokens_ = 0;
   int64_t seed_ = -1;
   bool show_stats_ = false;
+  bool show_route_ = false;
   ServerUrl server_;
   Json messages_;
   http::Client* client_ = nullptr;

@@ -1,5 +1,6 @@
 #include "cmd/completion_call.h"
 
+#include "epp/headers.h"
 #include "http/sse.h"
 
 #include <future>
@@ -43,7 +44,11 @@ class Stream {
     result_.start = real_clock().now();
   }
 
-  void on_head(const http::ResponseHead& head) { result_.status = head.status; }
+  void on_head(const http::ResponseHead& head) {
+    result_.status = head.status;
+    result_.decode_route = head.headers.get(epp::kDecodeRouteHeader);
+    result_.prefill_route = head.headers.get(epp::kPrefillRouteHeader);
+  }
 
   void on_body(std::string_view bytes) {
     if (result_.status != 200) {

@@ -36,6 +36,9 @@ struct CompletionResult {
   int64_t prompt_tokens = 0;  // as the server counted them
   int64_t completion_tokens = 0;
   int64_t cached_tokens = 0;
+  // What a gateway with --expose-routes says of the way: "default/decode-0 10.0.0.7:8000"; else "".
+  std::string decode_route;
+  std::string prefill_route;
 };
 
 struct CompletionCall {

@@ -31,6 +31,7 @@ class Verb {
 int fail(const Error& error, int status = kExitFailed);
 
 std::unique_ptr<Verb> make_serve();
+std::unique_ptr<Verb> make_up();
 std::unique_ptr<Verb> make_chat();
 std::unique_ptr<Verb> make_bench_serve();
 std::unique_ptr<Verb> make_bench_quality();

@@ -11,6 +11,7 @@
 #include <array>
 #include <csignal>
 #include <ranges>
+#include <utility>
 
 namespace wideep::launcher {
 namespace {
@@ -62,8 +63,9 @@ Status Supervisor::run() {
   }
   end_all();
   if (given_up == nullptr) return {};
-  return error(ErrorCode::kUnavailable, "group {} failed {} times in a row; the last time: {}",
-               given_up->spec.name, given_up->failures_in_row, given_up->status.last_failure);
+  return error(ErrorCode::kUnavailable, "group {} is given up after {} failure{} in a row: {}",
+               given_up->spec.name, given_up->failures_in_row,
+               given_up->failures_in_row > 1 ? "s" : "", given_up->status.last_failure);
 }
 
 const Supervisor::Group* Supervisor::failed_group() const {
@@ -77,11 +79,17 @@ void Supervisor::stop() {
   wake(wake_);
 }
 
+void Supervisor::stop_at_once() {
+  at_once_.store(true);
+  stop();
+}
+
 void Supervisor::start(Group& group) {
   group.started = now();
   {
     const std::scoped_lock lock(mutex_);
     ++group.status.incarnation;
+    group.reported_failure.clear();
     group.status.ready.assign(group.spec.members.size(), false);
   }
   for (const ProcessSpec& member : group.spec.members) {
@@ -107,7 +115,7 @@ void Supervisor::fail(Group& group, const std::string& why) {
   ++group.failures_in_row;
   drain_output(group);
   group.processes.clear();
-  const bool give_up = group.failures_in_row > group.spec.restart.restarts_max;
+  const bool give_up = group.is_hopeless || group.failures_in_row > group.spec.restart.restarts_max;
   auto backoff = group.spec.restart.backoff_first;
   for (int i = 1; i < group.failures_in_row && backoff < group.spec.restart.backoff_max; ++i)
     backoff *= 2;
@@ -123,6 +131,12 @@ void Supervisor::fail(Group& group, const std::string& why) {
   set_state(group, give_up ? GroupState::kFailed : GroupState::kBackingOff);
 }
 
+void Supervisor::judge_exit(Group& group, const ExitStatus& status) {
+  const auto& codes = group.spec.restart.hopeless_codes;
+  group.is_hopeless = status.signal == 0 && !group.was_ready &&
+                      std::ranges::find(codes, status.code) != codes.end();
+}
+
 void Supervisor::look_after(Group& group) {
   if (group.status.state == GroupState::kBackingOff) {
     if (now() < group.restart_at) return;
@@ -136,17 +150,26 @@ void Supervisor::look_after(Group& group) {
   drain_output(group);
   for (size_t i = 0; i < group.processes.size(); ++i) {
     if (const auto status = group.processes[i]->exit_status()) {
+      judge_exit(group, *status);
       fail(group, group.spec.members[i].name + ": " + status->describe());
       return;
     }
   }
   bool all_ready = false;
+  std::string reported;
   {
     const std::scoped_lock lock(mutex_);
+    reported = std::exchange(group.reported_failure, {});
     all_ready = std::ranges::all_of(group.status.ready, std::identity{});
   }
-  if (group.status.state == GroupState::kStarting && all_ready)
+  if (!reported.empty()) {
+    fail(group, reported);
+    return;
+  }
+  if (group.status.state == GroupState::kStarting && all_ready) {
+    group.was_ready = true;
     set_state(group, GroupState::kReady);
+  }
 }
 
 void Supervisor::drain_output(Group& group) {
@@ -171,7 +194,7 @@ void Supervisor::end(Group& group) {
     return std::ranges::all_of(
         group.processes, [](const auto& process) { return process->exit_status().has_value(); });
   };
-  while (!all_gone() && now() < give_up) {
+  while (!all_gone() && now() < give_up && !at_once_.load()) {
     wait(std::min<Duration>(give_up - now(), std::chrono::milliseconds(100)));
     drain_output(group);
   }
@@ -220,15 +243,36 @@ void Supervisor::set_state(Group& group, GroupState state) {
   if (options_.on_change) options_.on_change(copy);
 }
 
+Supervisor::Group* Supervisor::find_present(const std::string& group,
+                                            int64_t incarnation,
+                                            size_t index) {
+  const auto it =
+      std::ranges::find_if(groups_, [&](const auto& g) { return g->spec.name == group; });
+  if (it == groups_.end() || (*it)->status.incarnation != incarnation ||
+      index >= (*it)->status.ready.size())
+    return nullptr;
+  return it->get();
+}
+
 void Supervisor::report_ready(const std::string& group, int64_t incarnation, size_t index) {
   {
     const std::scoped_lock lock(mutex_);
-    const auto it =
-        std::ranges::find_if(groups_, [&](const auto& g) { return g->spec.name == group; });
-    if (it == groups_.end() || (*it)->status.incarnation != incarnation ||
-        index >= (*it)->status.ready.size())
-      return;
-    (*it)->status.ready[index] = true;
+    Group* present = find_present(group, incarnation, index);
+    if (present == nullptr || present->status.ready[index]) return;
+    present->status.ready[index] = true;
+  }
+  wake(wake_);
+}
+
+void Supervisor::report_failed(const std::string& group,
+                               int64_t incarnation,
+                               size_t index,
+                               const std::string& why) {
+  {
+    const std::scoped_lock lock(mutex_);
+    Group* present = find_present(group, incarnation, index);
+    if (present == nullptr) return;
+    present->reported_failure = present->spec.members[index].name + ": " + why;
   }
   wake(wake_);
 }

@@ -27,6 +27,9 @@ struct RestartOptions {
   std::chrono::milliseconds backoff_first{500};
   std::chrono::milliseconds backoff_max{30'000};
   std::chrono::milliseconds stable_after{60'000};
+  // Exit codes after which another start cannot help, such as a wrong flag: the group is given up,
+  // unless it has been ready before.
+  std::vector<int> hopeless_codes;
 };
 
 struct GroupSpec {
@@ -69,10 +72,18 @@ class Supervisor {
   // when all are gone. An error if a group was given up; everything is ended then, too.
   Status run();
   void stop();
+  // Like stop(), also when that has been called before: nothing is waited for, SIGKILL comes now.
+  void stop_at_once();
 
   // Member `index` of the group's present incarnation answers requests. Late reports of an older
   // one are dropped.
   void report_ready(const std::string& group, int64_t incarnation, size_t index);
+  // It runs and is of no use, for instance stuck: the group is ended and started again as if it had
+  // died. `why`: "no progress for 60 s".
+  void report_failed(const std::string& group,
+                     int64_t incarnation,
+                     size_t index,
+                     const std::string& why);
   std::vector<GroupStatus> status() const;
 
  private:
@@ -80,14 +91,20 @@ class Supervisor {
     GroupSpec spec;
     GroupStatus status;
     std::vector<std::unique_ptr<Process>> processes;
+    std::string reported_failure;  // guarded by mutex_; "" if there is none
     int failures_in_row = 0;
+    bool was_ready = false;    // ever
+    bool is_hopeless = false;  // another start cannot help
     TimePoint started{};
     TimePoint restart_at{};
   };
 
   const Group* failed_group() const;
+  // The group if `incarnation` is its present one and has a member of this index. With mutex_ held.
+  Group* find_present(const std::string& group, int64_t incarnation, size_t index);
   void start(Group& group);
   void fail(Group& group, const std::string& why);
+  void judge_exit(Group& group, const ExitStatus& status);
   void look_after(Group& group);
   void drain_output(Group& group);
   void end_all();
@@ -97,9 +114,10 @@ class Supervisor {
   Duration time_to_next_event() const;
 
   SupervisorOptions options_;
-  mutable std::mutex mutex_;  // guards the GroupStatus of each group
+  mutable std::mutex mutex_;  // guards GroupStatus and reported_failure of each group
   std::vector<std::unique_ptr<Group>> groups_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> at_once_{false};
   int wake_ = -1;  // eventfd: stop() and report_ready() interrupt the wait
 };
 

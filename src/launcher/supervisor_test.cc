@@ -126,6 +126,30 @@ TEST(Supervisor, IsReadyWhenEveryMemberIsAndForgetsLateReports) {
   EXPECT_EQ(watched.supervisor.status().front().ready, (std::vector<bool>{false, false}));
 }
 
+TEST(Supervisor, RestartsAGroupThatIsReportedStuckAndForgetsLateReports) {
+  Watched watched;
+  watched.supervisor.add({"g", {shell("g-0", "exec sleep 100")}, quick()});
+  watched.start();
+  ASSERT_TRUE(watched.hears("g is starting"));
+  watched.supervisor.report_failed("g", 0, 0, "of an incarnation that never was");
+  watched.supervisor.report_failed("g", 1, 0, "no progress");
+  ASSERT_TRUE(watched.hears("g is starting", 2));
+  const GroupStatus after = watched.supervisor.status().front();
+  EXPECT_EQ(after.last_failure, "g-0: no progress");
+  EXPECT_EQ(after.num_restarts, 1);
+}
+
+TEST(Supervisor, EndsAtOnceWhenToldTwice) {
+  Watched watched(std::chrono::hours(1));
+  watched.supervisor.add({"g", {shell("g-0", "trap '' TERM; echo up; while :; do sleep 1; done")}});
+  watched.start();
+  ASSERT_TRUE(watched.hears("g-0> up"));
+  watched.supervisor.stop();
+  ASSERT_TRUE(watched.hears("g is stopping"));
+  watched.supervisor.stop_at_once();
+  EXPECT_TRUE(watched.hears("g is stopped"));
+}
+
 TEST(Supervisor, GivesUpAfterTooManyFailuresInARow) {
   Watched watched;
   watched.supervisor.add({"bad", {shell("bad-0", "exit 3")}, quick()});
@@ -135,6 +159,17 @@ TEST(Supervisor, GivesUpAfterTooManyFailuresInARow) {
   ASSERT_FALSE(watched.result);
   EXPECT_THAT(watched.result.error().message, ::testing::HasSubstr("bad-0: exit code 3"));
   EXPECT_EQ(watched.supervisor.status().at(1).state, GroupState::kStopped);
+}
+
+TEST(Supervisor, DoesNotRepeatWhatCannotHelp) {
+  Watched watched;
+  RestartOptions restart{.restarts_max = 1000, .backoff_first = std::chrono::hours(1)};
+  restart.hopeless_codes = {3};
+  watched.supervisor.add({"bad", {shell("bad-0", "exit 3")}, restart});
+  watched.start();
+  watched.join();
+  ASSERT_FALSE(watched.result);
+  EXPECT_THAT(watched.result.error().message, ::testing::HasSubstr("bad-0: exit code 3"));
 }
 
 TEST(Supervisor, SaysWhenAProgramCannotBeStarted) {

@@ -68,7 +68,7 @@ class Server:
 class Help(unittest.TestCase):
     def test_every_verb_is_listed_and_explains_itself(self):
         overview = run("--help").stdout
-        for verb in ("serve", "chat", "gateway", "epp", "sidecar", "bench serve", "bench quality", "golden", "make-checkpoint"):
+        for verb in ("serve", "up", "chat", "gateway", "epp", "sidecar", "bench serve", "bench quality", "golden", "make-checkpoint"):
             self.assertIn(verb, overview)
             self.assertIn(f"wideep {verb}", run(*verb.split(), "--help").stdout)
 
