@@ -100,6 +100,17 @@ constexpr const char* kRequest =
     R"({"model":"m","prompt":"x","max_tokens":50,"min_tokens":3,"stream":true,)"
     R"("stream_options":{"include_usage":true}})";
 
+TEST(Sidecar, NamesThePrefillHostThatWasUsedOnlyWhenAskedTo) {
+  for (const bool asked : {false, true}) {
+    Pair pair({.route_headers = asked, .on_prefill_failure = PrefillFailurePolicy::kDecodeOnly});
+    const std::string prefiller = pair.prefill.address.to_string();
+    EXPECT_EQ(pair.post(kRequest, prefiller).headers.get("x-wideep-prefill"),
+              asked ? prefiller : "");
+    EXPECT_EQ(pair.post(kRequest, "127.0.0.1:1").headers.get("x-wideep-prefill"), "")
+        << "the decode rank computed the prompt";
+  }
+}
+
 TEST(Sidecar, SendsOneTokenToPrefillAndItsParametersVerbatimToDecode) {
   Pair pair;
   ASSERT_EQ(pair.post(kRequest, pair.prefill.address.to_string()).status, 200);
