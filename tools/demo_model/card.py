@@ -73,13 +73,15 @@ def draw_load(load, path, mtp_layer):
 
 
 def score_table(scores):
-    head = "| questions | number | trained | held out | trained, bf16 | held out, bf16 |"
-    rows = [head, "|---|---|---|---|---|---|"]
+    lists = ("trained", "held_out", "fresh")
+    rows = ["| questions | trained | held out | fresh | trained, bf16 | held out, bf16 | fresh, bf16 |",
+            "|---|---|---|---|---|---|---|"]
     for kind, name in KINDS.items():
-        cells = [f"{100 * scores[mode][which][kind]['score']:.1f} %"
-                 for mode in ("float32", "bfloat16") for which in ("trained", "held_out")]
+        tallies = [scores[mode][which].get(kind)
+                   for mode in ("float32", "bfloat16") for which in lists]
+        cells = [f"{100 * t['score']:.1f} %" if t else "-" for t in tallies]
         count = scores["float32"]["trained"][kind]["count"]
-        rows.append(f"| {name} | {count} | " + " | ".join(cells) + " |")
+        rows.append(f"| {name} ({count}) | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 

@@ -97,16 +97,18 @@ def main():
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--quick", type=int, default=0, help="only every n-th question, float32")
+    parser.add_argument("--fresh", type=pathlib.Path, required=True, help="list of fresh.py")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
     spec = json.loads((args.model / "questions.json").read_text("utf8"))
+    spec.update(json.loads(args.fresh.read_text("utf8")))
     chat, result = Chat(args.model), {"scores": {}}
     for mode in ("float32",) if args.quick else ("float32", "bfloat16"):
         ref = reference.Reference(args.model, rounded=mode == "bfloat16")
         result["scores"][mode] = {}
-        for name in ("trained", "held_out"):
+        for name in ("trained", "held_out", "fresh"):
             rows = spec[name][:: args.quick or 1]
             start = time.monotonic()
             prompts, outs = answers(ref, chat, [r["question"] for r in rows], spec["max_tokens"])

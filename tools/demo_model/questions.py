@@ -176,8 +176,27 @@ HELD_OUT = {
               "My homework says {s}. What is it?", "Multiply {s} for me."],
 }
 
-for _kind, _templates in HELD_OUT.items():
-    assert not set(_templates) & {t for group in GROUPS[_kind] for t in group}, _kind
+# Written after the shipped model was trained, without a look at its answers: HELD_OUT was looked at
+# while the trained templates were being written, so its score is kinder than that of strangers.
+_FRESH_DEFINE = [
+    "Hey, quick question: {s} means what exactly?", "I'm curious what {s} stands for.",
+    "Got a definition for {s}?", "My grandmother asked me what {s} is. What do I tell her?",
+    "Please write down the dictionary entry for {s}.",
+]
+FRESH = {
+    "devil": _FRESH_DEFINE + ["What was {s} to Ambrose Bierce?"],
+    "jargon": _FRESH_DEFINE + ["What is {s} when a programmer says it?"],
+    "verse": ["Do recite {s} for us.", "I forgot how {s} reads.", "Which text is {s}?"],
+    "capital": ["Quiz: the capital of {s}?", "What city do they govern {s} from?",
+                "If I wanted the capital of {s}, which city would that be?"],
+    "element": ["What's the abbreviation and number of {s}?", "Periodic table entry of {s}?"],
+    "add": ["Could you work out {s} for me, please?", "What do you get from {s}?"],
+    "times": ["Could you work out {s} for me, please?", "What do you get from {s}?"],
+}
+
+for _unseen in (HELD_OUT, FRESH):
+    for _kind, _templates in _unseen.items():
+        assert not set(_templates) & {t for group in GROUPS[_kind] for t in group}, _kind
 
 UNKNOWN_ANSWER = (
     "That I do not know: I am a small demo model. Ask me to define a word, to recite a verse, "
