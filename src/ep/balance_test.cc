@@ -1,6 +1,7 @@
 #include "ep/balance.h"
 
 #include "base/random.h"
+#include "ep/test_placement.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,14 +11,6 @@
 
 namespace wideep::ep {
 namespace {
-
-std::vector<int32_t> experts(const LayerPlacement& placement) {
-  std::vector<int32_t> all;
-  for (int32_t rank = 0; rank < placement.num_ranks(); ++rank)
-    for (const ExpertId expert : placement.experts_of(RankId{rank}))
-      all.push_back(index(expert));
-  return all;
-}
 
 // The published example: 12 experts in 4 groups, 16 slots on 8 ranks of 2 nodes.
 TEST(Balance, ReproducesThePublishedExample) {

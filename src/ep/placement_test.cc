@@ -1,18 +1,12 @@
 #include "ep/placement.h"
 
+#include "ep/test_placement.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace wideep::ep {
 namespace {
-
-std::vector<int32_t> experts(const LayerPlacement& placement) {
-  std::vector<int32_t> all;
-  for (int32_t rank = 0; rank < placement.num_ranks(); ++rank)
-    for (const ExpertId expert : placement.experts_of(RankId{rank}))
-      all.push_back(index(expert));
-  return all;
-}
 
 TEST(LayerPlacement, LinearGivesTheFirstRanksOneMoreWhereItDoesNotComeOutEven) {
   const LayerPlacement placement = LayerPlacement::linear(8, 3);

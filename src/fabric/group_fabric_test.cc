@@ -2,6 +2,7 @@
 
 #include "fabric/arena.h"
 #include "fabric/handover.h"
+#include "fabric/test_barrier.h"
 #include "fabric/test_processes.h"
 
 #include <gmock/gmock.h>
@@ -57,17 +58,7 @@ std::vector<Status> on_threads(const Shape& shape, const std::function<Status(Fa
 Status barrier(Fabric& fabric, uint64_t seq) {
   for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r)
     WD_TRY(fabric.signal(RankId{r}, kChannel, {.seq = seq}));
-  const auto missing = [&] {
-    std::vector<RankId> behind;
-    for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r)
-      if (fabric.poll(RankId{r}, kChannel).value_or(Signal{}).seq < seq)
-        behind.push_back(RankId{r});
-    return behind;
-  };
-  const auto ready = [&] { return missing().empty(); };
-  const auto what = [&] { return fmt::format("barrier {}", seq); };
-  return fabric.wait({.ready = ready, .what = what, .missing = missing},
-                     fabric.clock().now() + seconds{60});
+  return await_all(fabric, kChannel, seq);
 }
 
 // Everyone writes into everyone's arena, in place and by put, and reads what the others wrote.

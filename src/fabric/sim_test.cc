@@ -1,5 +1,7 @@
 #include "fabric/sim.h"
 
+#include "fabric/test_barrier.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -27,21 +29,6 @@ Shape shape_of(std::vector<int> nodes) {
   return shape;
 }
 
-// Waits until everyone has signalled `seq` or later (a fast rank may be one ahead).
-Status await_all(Fabric& fabric, uint64_t seq) {
-  const auto missing = [&] {
-    std::vector<RankId> behind;
-    for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r)
-      if (fabric.poll(RankId{r}, kChannel).value_or(Signal{}).seq < seq)
-        behind.push_back(RankId{r});
-    return behind;
-  };
-  const auto ready = [&] { return missing().empty(); };
-  const auto what = [&] { return fmt::format("exchange {}", seq); };
-  return fabric.wait({.ready = ready, .what = what, .missing = missing},
-                     fabric.clock().now() + seconds{60});
-}
-
 // Each rank writes its number into everyone's arena and signals; then it reads everyone's.
 Status exchange(Fabric& fabric, uint64_t seq) {
   const auto me = static_cast<size_t>(index(fabric.rank()));
@@ -51,7 +38,7 @@ Status exchange(Fabric& fabric, uint64_t seq) {
                       std::as_bytes(std::span(&number, 1))));
     WD_TRY(fabric.signal(RankId{r}, kChannel, {.seq = seq, .count = 1}));
   }
-  WD_TRY(await_all(fabric, seq));
+  WD_TRY(await_all(fabric, kChannel, seq));
   for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r) {
     uint64_t read = 0;
     std::memcpy(&read, fabric.arena().data() + r * 8, sizeof read);
@@ -67,7 +54,7 @@ Status exchanges(Fabric& fabric, uint64_t rounds) {
     WD_TRY(exchange(fabric, seq));
     for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r)
       WD_TRY(fabric.signal(RankId{r}, kChannel, {.seq = seq + 1}));
-    WD_TRY(await_all(fabric, seq + 1));
+    WD_TRY(await_all(fabric, kChannel, seq + 1));
   }
   return {};
 }

@@ -4,37 +4,13 @@
 //
 // Sums of two by two tiles (or four by one for a single row tile) stay in registers over the whole
 // key and over the whole partition.
+#include "math/amx_tiles-inl.h"
 #include "math/attention_bf16-inl.h"
 
 #include <cstring>
 
 namespace wideep::math {
 namespace {
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
-// All eight tiles are sixteen rows of 64 bytes.
-inline void configure_tiles() {
-  TileConfig config;
-  for (int tile = 0; tile < 8; ++tile) {
-    config.row_bytes[tile] = 64;
-    config.rows[tile] = 16;
-  }
-  _tile_loadconfig(&config);
-}
-
-inline void zero_sums() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-}
 
 // Where the tiles of one operand start, their stride, and the bytes from one step to the next.
 struct Operand {

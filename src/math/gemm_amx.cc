@@ -5,6 +5,7 @@
 // tdpbf16ps sums the 16 even and the 16 odd inputs of a step of 32 apart and then adds both to the
 // sum, which is not the order of vdpbf16ps; so at this level bf16 rows use tiles however few they
 // are. The int8 sums are exact: few rows take the vector kernel.
+#include "math/amx_tiles-inl.h"
 #include "math/fp8_vbmi-inl.h"
 #include "math/kernel_tables.h"
 #include "math/vec_avx512-inl.h"
@@ -15,8 +16,6 @@
 namespace wideep::math {
 namespace {
 
-constexpr int64_t kTileRows = 16;
-constexpr int64_t kTileBytes = 64;  // of a tile's row
 constexpr int64_t kLineBytes = 256;
 constexpr int64_t kStepBytes = 16 * kLineBytes;  // weights of one step, 64 columns
 constexpr int64_t kBlockSteps = 8;               // 32 KiB of weights stay in L1
@@ -34,29 +33,9 @@ inline RowBlocks row_blocks(int64_t num_rows) {
   return {.count = count, .height = count == 0 ? 0 : (num_rows + count - 1) / count};
 }
 
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
 // Tiles 0-3: sums, 4: rows, 5-7: weights.
 inline void configure(int64_t height) {
-  TileConfig config;
-  for (int tile = 0; tile < 8; ++tile) {
-    config.row_bytes[tile] = kTileBytes;
-    config.rows[tile] = static_cast<uint8_t>(tile < 5 ? height : kTileRows);
-  }
-  _tile_loadconfig(&config);
-}
-
-inline void zero_sums() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  configure_tiles(5, height);
 }
 
 inline void load_sums(const float* from, int64_t stride) {

@@ -94,21 +94,24 @@ void expect_judged(const SimGroup& group, const Outcome& outcome) {
   }
 }
 
-TEST(ExchangeStorm, DelaysAndReorderingNeverChangeABit) {
-  const Seeds run_these = seeds(600);
-  for (uint64_t seed = run_these.first; seed < run_these.first + run_these.count; ++seed) {
-    SCOPED_TRACE("replay with --seeds=1 --first=" + std::to_string(seed));
-    const SimGroup group = random_group(seed);
-    expect_judged(group, run(group));
-    if (HasFatalFailure()) return;
-  }
-}
-
-TEST(ExchangeStorm, PausesBelowTheDeadlineNeverChangeABit) {
-  const Seeds run_these = seeds(200);
+// Runs body(seed, group of that seed), until one fails.
+template <typename Body>
+void for_seeds(uint64_t count, Body body) {
+  const Seeds run_these = seeds(count);
   for (uint64_t seed = run_these.first; seed < run_these.first + run_these.count; ++seed) {
     SCOPED_TRACE("replay with --seeds=1 --first=" + std::to_string(seed));
     SimGroup group = random_group(seed);
+    body(seed, group);
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+TEST(ExchangeStorm, DelaysAndReorderingNeverChangeABit) {
+  for_seeds(600, [](uint64_t, SimGroup& group) { expect_judged(group, run(group)); });
+}
+
+TEST(ExchangeStorm, PausesBelowTheDeadlineNeverChangeABit) {
+  for_seeds(200, [](uint64_t seed, SimGroup& group) {
     Random random(seed + 1);
     for (int i = 0; i < 3; ++i) {
       group.sim.faults.push_back({.kind = fabric::SimFault::Kind::kPause,
@@ -118,8 +121,7 @@ TEST(ExchangeStorm, PausesBelowTheDeadlineNeverChangeABit) {
                                   .length = milliseconds{static_cast<int64_t>(random.below(900))}});
     }
     expect_judged(group, run(group));
-    if (HasFatalFailure()) return;
-  }
+  });
 }
 
 // A rank that died says so itself (kCancelled); a survivor either had all it needed or names it.
@@ -166,10 +168,7 @@ TEST(ExchangeStorm, WhenARankIsKilledEveryOtherNamesItAndNobodyHangs) {
 }
 
 TEST(ExchangeStorm, WhenARankIsStoppedTooLongItIsNamedByAllEvenByItself) {
-  const Seeds run_these = seeds(200);
-  for (uint64_t seed = run_these.first; seed < run_these.first + run_these.count; ++seed) {
-    SCOPED_TRACE("replay with --seeds=1 --first=" + std::to_string(seed));
-    SimGroup group = random_group(seed);
+  for_seeds(200, [](uint64_t seed, SimGroup& group) {
     Random random(seed + 3);
     const RankId stopped{
         static_cast<int32_t>(random.below(static_cast<uint64_t>(group.scenario.num_ranks)))};
@@ -180,15 +179,11 @@ TEST(ExchangeStorm, WhenARankIsStoppedTooLongItIsNamedByAllEvenByItself) {
     const Outcome outcome = run(group);
     expect_named(group, outcome, stopped);
     EXPECT_LT(outcome.report.virtual_time, seconds{22});
-    if (HasFailure()) return;
-  }
+  });
 }
 
 TEST(ExchangeStorm, WhenALinkIsCutBothSidesEndWithinTheLivenessDeadline) {
-  const Seeds run_these = seeds(200);
-  for (uint64_t seed = run_these.first; seed < run_these.first + run_these.count; ++seed) {
-    SCOPED_TRACE("replay with --seeds=1 --first=" + std::to_string(seed));
-    SimGroup group = random_group(seed);
+  for_seeds(200, [](uint64_t seed, SimGroup& group) {
     Random random(seed + 4);
     group.sim.faults.push_back({.kind = fabric::SimFault::Kind::kCut,
                                 .at = microseconds{static_cast<int64_t>(random.below(1000))},
@@ -207,8 +202,7 @@ TEST(ExchangeStorm, WhenALinkIsCutBothSidesEndWithinTheLivenessDeadline) {
       }
     }
     EXPECT_LT(outcome.report.virtual_time, seconds{5});
-    if (HasFailure()) return;
-  }
+  });
 }
 
 TEST(ExchangeStorm, ASeedRunTwiceGivesTheSameTrace) {
