@@ -1,10 +1,14 @@
 #include "base/file.h"
 
+#include "base/random.h"
+
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
+#include <string>
 
 namespace wideep {
 namespace {
@@ -37,6 +41,35 @@ TEST(File, RefusesAPipeInsteadOfWaitingForAWriter) {
   ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
   EXPECT_EQ(File::open(path).error().code, ErrorCode::kUnavailable);
   ::unlink(path.c_str());
+}
+
+// Large reads that the page cache cannot serve go past it; what they give must be the same, at any
+// offset and up to the file's end.
+TEST(File, ReadsLargeRangesThatAreNotCached) {
+  const std::string path = testing::TempDir() + "wideep_large_" + std::to_string(getpid());
+  std::string content((size_t{9} << 20) + 1234, ' ');
+  Random random(1);
+  for (char& c : content)
+    c = static_cast<char>(random.below(256));
+  ASSERT_TRUE(write_file(path, content));
+  const Result<File> file = File::open(path);
+  ASSERT_TRUE(file.has_value());
+  for (const size_t offset : {size_t{0}, size_t{1}, size_t{4096}, size_t{1'000'001}}) {
+    fsync(file->descriptor());
+    posix_fadvise(file->descriptor(), 0, 0, POSIX_FADV_DONTNEED);
+    // A part of it is cached again.
+    std::string part(100'000, ' ');
+    ASSERT_TRUE(file->read_at(6'000'000, std::as_writable_bytes(std::span(part))));
+    std::string read(content.size() - offset, ' ');
+    ASSERT_TRUE(
+        file->read_at(static_cast<int64_t>(offset), std::as_writable_bytes(std::span(read))));
+    EXPECT_TRUE(read == content.substr(offset)) << offset;
+  }
+  std::string beyond(content.size(), ' ');
+  const Status status = file->read_at(1, std::as_writable_bytes(std::span(beyond)));
+  ASSERT_FALSE(status.has_value());
+  EXPECT_EQ(status.error().code, ErrorCode::kDataLoss);
+  unlink(path.c_str());
 }
 
 }  // namespace

@@ -120,15 +120,33 @@ class PanelPacker {
     }
   }
 
+  // One cache line of every column.
+  using Lines = std::array<std::array<std::byte, 64>, kPanelCols>;
+
+  // Calls use(k, lines) for every line of from [64][kp]. Columns often lie a multiple of 4 KiB
+  // apart: read value by value, their lines would push each other out of the first-level cache.
+  template <typename T, typename Use>
+  void for_lines(const T* from, Use use) const {
+    alignas(64) Lines lines;
+    for (int64_t k = 0; k < kp_; k += 64 / static_cast<int64_t>(sizeof(T))) {
+      for (int64_t c = 0; c < kPanelCols; ++c)
+        std::memcpy(lines[static_cast<size_t>(c)].data(), from + c * kp_ + k, 64);
+      use(k, lines);
+    }
+  }
+
   // from [64][kp] -> out [kp/Group][64][Group].
   template <int64_t Group, typename T>
   void interleave(const T* from, std::byte* out) const {
-    for (int64_t k = 0; k < kp_; k += Group) {
-      for (int64_t c = 0; c < kPanelCols; ++c) {
-        std::memcpy(out, from + c * kp_ + k, Group * sizeof(T));
-        out += Group * sizeof(T);
+    constexpr size_t kBytes = Group * sizeof(T);
+    for_lines(from, [&](int64_t, const Lines& lines) {
+      for (size_t offset = 0; offset < 64; offset += kBytes) {
+        for (const auto& line : lines) {
+          std::memcpy(out, line.data() + offset, kBytes);
+          out += kBytes;
+        }
       }
-    }
+    });
   }
 
   void pack_f32(const Columns& columns, std::byte* out) {
@@ -169,11 +187,14 @@ class PanelPacker {
         std::memcpy(scales_out + (2 * b + half) * 4, scales + b, 4);
       encode_fp8(column, c, scales);
     }
-    for (int64_t c = 0; c < kPanelCols; ++c) {
-      for (int64_t k = 0; k < kp_; ++k)
-        out[fp8_code_offset(k, c)] =
-            static_cast<std::byte>(codes_[static_cast<size_t>(c * kp_ + k)]);
-    }
+    for_lines(codes_.data(), [&](int64_t first, const Lines& lines) {
+      for (int64_t k = 0; k < 64; ++k) {
+        for (int64_t c = 0; c < kPanelCols; ++c) {
+          const auto& line = lines[static_cast<size_t>(c)];
+          out[fp8_code_offset(first + k, c)] = line[static_cast<size_t>(k)];
+        }
+      }
+    });
   }
 
   void encode_fp8(const Column& column, int64_t c, const float* scales) {

@@ -1,5 +1,6 @@
 #include "base/log.h"
 #include "model/cache_folder.h"
+#include "model/loaders.h"
 #include "model/pack_task.h"
 #include "model/weight_cache.h"
 #include "model/weight_plan.h"
@@ -63,13 +64,15 @@ class Packing {
   }
 
   Status run(ThreadPool& pool) {
-    std::vector<Packer> packers(static_cast<size_t>(pool.num_threads()), Packer(plan_.shapes()));
+    std::vector<Packer> packers;
+    for (int loader = 0; loader < num_loaders(pool); ++loader)
+      packers.emplace_back(plan_.shapes());
     const auto& tasks = plan_.tasks();
-    pool.for_each(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
+    for_each_loaded(pool, static_cast<int64_t>(tasks.size()), [&](int64_t i, int loader) {
       if (has_failed()) return;
       const PackTask& task = tasks[static_cast<size_t>(i)];
       const Status status =
-          packers[static_cast<size_t>(thread)].run(task, bytes_at(weights_, task.place));
+          packers[static_cast<size_t>(loader)].run(task, bytes_at(weights_, task.place));
       finish(i, task, status);
     });
     weights_.checkpoint_bytes_read = progress_.bytes_done;

@@ -67,10 +67,12 @@ Result<math::SourceMatrix> MatrixReader::read(const TensorSource& source, RowRan
   WD_CHECK(rows.begin <= rows.end);
   WD_CHECK(rows.end <= source.rows);
   const int64_t row_bytes = source.row_bytes();
-  values_.resize(static_cast<size_t>((rows.end - rows.begin) * row_bytes));
+  const auto num_bytes = static_cast<size_t>((rows.end - rows.begin) * row_bytes);
+  if (values_.size() < num_bytes) values_ = AlignedBuffer(num_bytes);
+  const std::span<std::byte> values = values_.bytes().first(num_bytes);
   const int64_t offset = (source.first_row + rows.begin) * row_bytes;
-  WD_TRY(source.values.file->read(*source.values.entry, offset, values_));
-  const int64_t bad = find_bad_value(values_, source.storage);
+  WD_TRY(source.values.file->read(*source.values.entry, offset, values));
+  const int64_t bad = find_bad_value(values, source.storage);
   if (bad >= 0) {
     const int64_t cols = std::max<int64_t>(source.cols, 1);
     return invalid_argument("{}: the value at [{}, {}] is not a finite number", source.where(),

@@ -4,6 +4,7 @@
 // A reader owns the memory that its last matrix lies in; one per thread.
 #pragma once
 
+#include "base/memory.h"
 #include "base/result.h"
 #include "math/gemm.h"
 #include "model/checkpoint.h"
@@ -30,8 +31,7 @@ class MatrixReader {
  private:
   Status read_scales(const TensorSource& source, RowRange rows);
 
-  std::vector<std::byte> values_;
-  std::vector<std::byte> scale_bytes_;
+  AlignedBuffer values_;                // grows to the largest matrix so far
   std::vector<float> scales_;           // FP8
   std::vector<uint16_t> group_scales_;  // INT4
 };

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "model/cache_folder.h"
+#include "model/loaders.h"
 #include "model/numeric_config.h"
 
 #include <fcntl.h>
@@ -74,7 +75,7 @@ class ItemLoop {
       : plan_(plan), pool_(pool), progress_(progress), total_(total) {}
 
   Status run(FunctionRef<Status(size_t item)> body) {
-    pool_.for_each(static_cast<int64_t>(plan_.items().size()), [&](int64_t i, int) {
+    for_each_loaded(pool_, static_cast<int64_t>(plan_.items().size()), [&](int64_t i, int) {
       const auto item = static_cast<size_t>(i);
       if (failed_) return;
       const Status status = body(item);

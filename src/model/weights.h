@@ -103,9 +103,9 @@ struct WeightOptions {
   bool draft = false;
   // Which expert each slot of this rank holds: slots[layer][slot]; empty: every expert, in order.
   std::vector<std::vector<ExpertId>> slots;
-  std::string cache_dir;           // of packed weights; empty: no cache
-  int64_t cache_bytes_max = 0;     // of all files in it; 0: half of the disk
-  int64_t slice_bytes = 16 << 20;  // of a matrix that a thread reads and packs at once
+  std::string cache_dir;          // of packed weights; empty: no cache
+  int64_t cache_bytes_max = 0;    // of all files in it; 0: half of the disk
+  int64_t slice_bytes = 4 << 20;  // of a matrix that a thread reads and packs at once
   // Called by the threads that load, one at a time.
   std::function<void(const LoadProgress&)> progress;
 };
