@@ -39,6 +39,13 @@ struct Track {
   std::map<std::string, Rows> rows;
 };
 
+double root_mean_square(std::span<const float> values) {
+  double sum = 0;
+  for (const float value : values)
+    sum += double{value} * double{value};
+  return std::sqrt(sum / static_cast<double>(std::max<size_t>(1, values.size())));
+}
+
 int64_t argmax(std::span<const float> values) {
   return std::ranges::max_element(values) - values.begin();
 }
@@ -359,6 +366,9 @@ void GoldenCheck::compare_median(const std::string& label,
   WD_CHECK(rows.width == width);
   const int64_t count = (expected.rows() - first_expected) * width;
   std::vector<double> differences;
+  const double scale = root_mean_square(
+      std::span(expected.values)
+          .subspan(static_cast<size_t>(first_expected * width), static_cast<size_t>(count)));
   for (int64_t i = 0; i < count; ++i) {
     const double want = expected.values[static_cast<size_t>(first_expected * width + i)];
     const double got = rows.values[static_cast<size_t>(first_row * width + i)];
@@ -366,8 +376,10 @@ void GoldenCheck::compare_median(const std::string& label,
   }
   const auto middle = differences.begin() + static_cast<std::ptrdiff_t>(differences.size() / 2);
   std::ranges::nth_element(differences, middle);
-  report_.items.push_back(
-      {.name = label, .difference = *middle, .limit = options_.median_max, .num_values = count});
+  report_.items.push_back({.name = label,
+                           .difference = *middle / scale,
+                           .limit = options_.median_max,
+                           .num_values = count});
 }
 
 // The row before each greedy token must find it most likely, with the expected log-probability.
@@ -382,9 +394,13 @@ void GoldenCheck::compare_greedy(const std::string& label, const Track& track) {
     const int64_t row = length - 1 + static_cast<int64_t>(i) - track.first_position;
     const std::span<const float> logits = rows->second.row(row);
     const int64_t token = index(golden.greedy[i]);
-    const bool is_equal = argmax(logits) == token;
+    const int64_t best = argmax(logits);
+    const bool is_equal = best == token;
+    const double ahead =
+        double{logits[static_cast<size_t>(best)]} - double{logits[static_cast<size_t>(token)]};
     ++report_.num_argmax;
     report_.num_argmax_equal += is_equal ? 1 : 0;
+    if (!is_equal && ahead <= options_.near_tie * root_mean_square(logits)) ++report_.num_near_ties;
     if (!is_equal && is_exact()) ++item.num_mismatches;
     raise(item.difference, std::abs(log_prob(logits, token) - expected->second.values[i]));
     ++item.num_values;
@@ -412,10 +428,11 @@ std::string GoldenReport::describe() const {
     if (item.num_mismatches > 0) text += fmt::format(", {} differ", item.num_mismatches);
     text += ")\n";
   }
-  text +=
-      fmt::format("{}: {} of {} tensors, most likely token as expected at {} of {} positions\n",
-                  passed() ? "passed" : "FAILED", std::ranges::count_if(items, &GoldenItem::passed),
-                  items.size(), num_argmax_equal, num_argmax);
+  text += fmt::format(
+      "{}: {} of {} tensors, most likely token as expected at {} of {} positions"
+      " ({} near ties)\n",
+      passed() ? "passed" : "FAILED", std::ranges::count_if(items, &GoldenItem::passed),
+      items.size(), num_argmax_equal, num_argmax, num_near_ties);
   return text;
 }
 
@@ -427,7 +444,7 @@ Result<GoldenReport> check_golden(const std::string& folder,
   WD_ASSIGN_OR_RETURN(std::vector<GoldenPrompt> prompts, load_golden_set(folder));
   auto report = GoldenCheck(std::move(prompts), model, all_to_all, block_tokens, options).run();
   if (report && model.numeric().precision != math::Precision::kF32) {
-    const double rate = static_cast<double>(report->num_argmax_equal) /
+    const double rate = static_cast<double>(report->num_argmax_equal + report->num_near_ties) /
                         static_cast<double>(std::max<int64_t>(1, report->num_argmax));
     report->items.push_back({.name = "share of unexpected argmaxes",
                              .difference = 1 - rate,
