@@ -1,11 +1,12 @@
 #include "engine/draft_policy.h"
 
+#include <algorithm>
 #include <bit>
 
 namespace wideep::engine {
 namespace {
 
-constexpr double kNewestShare = 1.0 / 16;  // of the last step in the average
+constexpr int64_t kAverageSteps = 16;  // that an average is about
 
 }  // namespace
 
@@ -28,9 +29,9 @@ void DraftPolicy::observe(const Step& step) {
   Cost& cost = step.with_drafts ? size.with : size.without;
   const double seconds =
       std::chrono::duration<double>(step.duration).count() / static_cast<double>(step.num_tokens);
-  const double share = cost.num_seen == 0 ? 1 : kNewestShare;
-  cost.seconds_per_token += share * (seconds - cost.seconds_per_token);
   ++cost.num_seen;
+  cost.seconds_per_token += (seconds - cost.seconds_per_token) /
+                            static_cast<double>(std::min(cost.num_seen, kAverageSteps));
 }
 
 }  // namespace wideep::engine

@@ -17,8 +17,8 @@ namespace wideep::engine {
 
 class DraftPolicy {
  public:
-  static constexpr int64_t kTrialSteps = 16;   // of each way before the first decision
-  static constexpr int64_t kRetryEvery = 512;  // steps; then the other way for kTrialSteps
+  static constexpr int64_t kTrialSteps = 8;     // of each way before the first decision
+  static constexpr int64_t kRetryEvery = 1024;  // steps; then the other way for kTrialSteps
 
   // Whether the coming steps, with so many decoding sequences, should guess. Once a step.
   bool wants_drafts(int64_t num_sequences);
