@@ -27,7 +27,7 @@ void pin_current_thread(int cpu) {
 ThreadPool::ThreadPool(ThreadPoolOptions options)
     : num_threads_(options.num_threads), spin_(options.spin) {
   WD_CHECK(num_threads_ >= 1);
-  const auto pin = [cpus = options.cpus](int thread) {
+  const auto pin = [cpus = std::move(options.cpus)](int thread) {
     if (static_cast<size_t>(thread) < cpus.size())
       pin_current_thread(cpus[static_cast<size_t>(thread)]);
   };

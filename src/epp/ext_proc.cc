@@ -245,11 +245,10 @@ class Stream final : public grpc::ServerBidiReactor<pb::ProcessingRequest, pb::P
     StartRead(&request_);
   }
 
+  // NOLINTBEGIN(readability-identifier-naming): the library's names
   void OnReadDone(bool ok) override {
     const std::scoped_lock lock(mutex_);
-    if (!ok) {
-      input_ended_ = true;
-    } else if (session_.handle(request_, out_)) {
+    if (ok && session_.handle(request_, out_)) {
       StartRead(&request_);
     } else {
       input_ended_ = true;
@@ -269,6 +268,8 @@ class Stream final : public grpc::ServerBidiReactor<pb::ProcessingRequest, pb::P
   }
 
   void OnDone() override { std::unique_ptr<Stream>(this).reset(); }
+
+  // NOLINTEND(readability-identifier-naming)
 
  private:
   void write_next() {

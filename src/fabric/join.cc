@@ -93,8 +93,9 @@ Status take_call(Meeting& meeting, UniqueFd socket) {
     static_cast<void>(send_message(*stream, encode_refusal(status.error()), deadline));
     return status;
   }
-  meeting.callers[caller->rank] = std::move(stream);
-  meeting.present[caller->rank] = *std::move(caller);
+  const RankId rank = caller->rank;
+  meeting.callers[rank] = std::move(stream);
+  meeting.present[rank] = *std::move(caller);
   return {};
 }
 

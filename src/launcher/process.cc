@@ -51,7 +51,7 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
     dup2(output, STDERR_FILENO);
     sigset_t none;
     sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, nullptr);
+    pthread_sigmask(SIG_SETMASK, &none, nullptr);
     execve(command[0], command, environment);
   }
   const int number = errno;
