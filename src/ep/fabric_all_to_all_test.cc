@@ -13,6 +13,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -373,6 +374,63 @@ TEST(FabricAllToAll, OverTcpGivesTheBitsOfTheJudgeAndSendsExactlyWhatItMust) {
     group.options.low_latency_tokens_max = 0;
     group.options.chunk_tokens = 5;
     EXPECT_EQ(run_on_threads(group).rows, expected);
+  }
+}
+
+// The rows themselves: one for each (token, node) and one for each (token, k) that comes home.
+uint64_t row_bytes_of(const SimGroup& group) {
+  const fabric::Shape shape = group.shape();
+  const ExchangeLayout layout(group.options.shape, shape.node_of);
+  const Scenario& s = group.scenario;
+  uint64_t bytes = 0;
+  for (int32_t step = 0; step < s.num_steps; ++step) {
+    for (int32_t r = 0; r < s.num_ranks; ++r) {
+      for (int32_t layer = 0; layer < s.num_layers; ++layer) {
+        std::vector<ExpertId> experts;
+        std::vector<float> weights;
+        scenario_routing(s, scenario_key(s, step, layer, RankId{r}), s.tokens_max, experts,
+                         weights);
+        std::set<std::pair<size_t, NodeId>> rows;
+        for (size_t i = 0; i < experts.size(); ++i) {
+          const RankId home =
+              group.placement.layer(LayerId{layer}).replicas(experts[i]).front().rank;
+          if (shape.same_node(home, RankId{r})) continue;
+          rows.insert(
+              {i / static_cast<size_t>(s.top_k), shape.node_of[static_cast<size_t>(index(home))]});
+          bytes += static_cast<uint64_t>(layout.result_bytes());
+        }
+        bytes += rows.size() * static_cast<uint64_t>(layout.row_bytes());
+      }
+    }
+  }
+  return bytes;
+}
+
+TEST(FabricAllToAll, OverTcpSendsAtMostFivePercentMoreThanTheRowsThemselves) {
+  for (const std::vector<int>& nodes :
+       std::vector<std::vector<int>>{{0, 1}, {0, 0, 1, 1}, {0, 0, 1, 1, 2, 2, 3, 3}}) {
+    for (const RowFormat dispatch : {RowFormat::kBf16, RowFormat::kFp8}) {
+      for (const int64_t tokens : {8, 32}) {
+        const Scenario scenario{.seed = 5,
+                                .num_ranks = static_cast<int32_t>(nodes.size()),
+                                .num_experts = 64,
+                                .top_k = 8,
+                                .hidden = 2048,
+                                .num_layers = 3,
+                                .num_steps = 1,
+                                .tokens_max = tokens,
+                                .formats = {dispatch, dispatch, RowFormat::kBf16},
+                                .always_full = true};
+        SimGroup group = sim_group(scenario, nodes);
+        SCOPED_TRACE(fmt::format("{} ranks, {} tokens, {}", nodes.size(), tokens, name(dispatch)));
+        const double allowed = 1.05 * static_cast<double>(row_bytes_of(group));
+        const ThreadsOutcome low_latency = run_on_threads(group);
+        EXPECT_EQ(low_latency.wire_bytes, expected_wire(group).bytes);
+        EXPECT_LE(static_cast<double>(low_latency.wire_bytes), allowed);
+        group.options.low_latency_tokens_max = 0;  // high throughput, in chunks of 64
+        EXPECT_LE(static_cast<double>(run_on_threads(group).wire_bytes), allowed);
+      }
+    }
   }
 }
 

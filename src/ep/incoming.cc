@@ -31,6 +31,7 @@ Incoming::Incoming(Exchange exchange)
   batch_.reserve(rows_max);
   in_.reserve(rows_max);
   out_.reserve(rows_max);
+  out_is_shared_.reserve(rows_max);
   experts_.reserve(static_cast<size_t>(exchange.placement.slots_per_rank_max()));
   bool any_remote = false;
   for (int32_t r = 0; r < exchange.num_ranks(); ++r) {
@@ -40,11 +41,15 @@ Incoming::Incoming(Exchange exchange)
   }
   if (any_remote)
     results_ = AlignedBuffer(rows_max * static_cast<size_t>(exchange.layout.result_bytes()));
+  results_.prefault();
   if (shape.formats.input != shape.formats.dispatch) {
     const int64_t row_bytes = math::row_bytes(shape.formats.input, shape.hidden);
     inputs_ = AlignedBuffer(rows_max * static_cast<size_t>(row_bytes));
-    decoded_ =
-        AlignedBuffer(static_cast<size_t>(math::row_bytes(math::RowFormat::kF32, shape.hidden)));
+    inputs_.prefault();
+    decoded_ = AlignedBuffer(static_cast<size_t>(
+        exchange.pool.num_threads() * math::row_bytes(math::RowFormat::kF32, shape.hidden)));
+    converted_.resize(sources_.size() * static_cast<size_t>(shape.tokens_max));
+    to_convert_.reserve(std::min(rows_max, converted_.size()));
   }
 }
 
@@ -150,33 +155,53 @@ ExpertBatch Incoming::hand_out(std::span<const Inbox::Group> groups) {
   batch_.clear();
   in_.clear();
   out_.clear();
+  out_is_shared_.clear();
   experts_.clear();
   for (const Inbox::Group& group : groups) {
     const size_t begin = batch_.size();
     for (const Arrival& arrival : group.arrivals) {
-      in_.push_back(input(arrival.row, batch_.size()));
+      in_.push_back(arrival.row);
       out_.push_back(output(arrival, batch_.size()));
+      out_is_shared_.push_back(is_here(arrival.source) && arrival.source != exchange_.rank());
       batch_.push_back(arrival);
     }
     const size_t count = group.arrivals.size();
-    experts_.push_back(
-        {group.slot, std::span(in_).subspan(begin, count), std::span(out_).subspan(begin, count)});
+    experts_.push_back({.slot = group.slot,
+                        .in = std::span(in_).subspan(begin, count),
+                        .out = std::span(out_).subspan(begin, count),
+                        .out_is_shared = std::span(out_is_shared_).subspan(begin, count)});
     exchange_.load.add_computed(id_.layer, group.slot, static_cast<int64_t>(count));
   }
+  const RowFormats& formats = exchange_.options.shape.formats;
+  if (formats.input != formats.dispatch) convert_inputs();
   return {experts_};
 }
 
-// The row as the experts multiply it.
-const std::byte* Incoming::input(const std::byte* row, size_t place) {
-  const RowFormats& formats = exchange_.options.shape.formats;
-  if (formats.input == formats.dispatch) return row;
-  const int64_t hidden = exchange_.options.shape.hidden;
-  auto* decoded = reinterpret_cast<float*>(decoded_.data());
-  std::byte* converted =
-      inputs_.data() + static_cast<int64_t>(place) * math::row_bytes(formats.input, hidden);
-  exchange_.kernels.decode_row(formats.dispatch, row, hidden, decoded);
-  exchange_.kernels.encode_row(formats.input, decoded, hidden, converted);
-  return converted;
+// To the format that the experts multiply: each row once, however many experts of this rank want
+// it, by all threads.
+void Incoming::convert_inputs() {
+  const ExchangeShape& shape = exchange_.options.shape;
+  const int64_t row_bytes = math::row_bytes(shape.formats.input, shape.hidden);
+  ++batch_number_;
+  to_convert_.clear();
+  for (size_t i = 0; i < batch_.size(); ++i) {
+    const Arrival& arrival = batch_[i];
+    Converted& converted =
+        converted_[at(arrival.source) * static_cast<size_t>(shape.tokens_max) + arrival.token];
+    if (converted.batch != batch_number_) {
+      converted = {.batch = batch_number_, .place = std::ssize(to_convert_)};
+      to_convert_.push_back(arrival.row);
+    }
+    in_[i] = inputs_.data() + converted.place * row_bytes;
+  }
+  exchange_.pool.for_each(std::ssize(to_convert_), [&](int64_t i, int thread) {
+    auto* decoded = reinterpret_cast<float*>(
+        decoded_.data() + thread * math::row_bytes(math::RowFormat::kF32, shape.hidden));
+    exchange_.kernels.decode_row(shape.formats.dispatch, to_convert_[static_cast<size_t>(i)],
+                                 shape.hidden, decoded);
+    exchange_.kernels.encode_row(shape.formats.input, decoded, shape.hidden,
+                                 inputs_.data() + i * row_bytes);
+  });
 }
 
 std::byte* Incoming::output(const Arrival& arrival, size_t place) {

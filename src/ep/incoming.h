@@ -47,7 +47,7 @@ class Incoming {
   Status answer();
   ExpertBatch hand_out(std::span<const Inbox::Group> groups);
   const std::byte* row(RankId source, int64_t token) const;
-  const std::byte* input(const std::byte* row, size_t place);
+  void convert_inputs();
   std::byte* output(const Arrival& arrival, size_t place);
   bool is_here(RankId source) const;
 
@@ -62,10 +62,21 @@ class Incoming {
   std::vector<Arrival> batch_;
   std::vector<const std::byte*> in_;
   std::vector<std::byte*> out_;
+  std::vector<uint8_t> out_is_shared_;
   std::vector<ExpertRows> experts_;
-  AlignedBuffer inputs_;   // rows converted to the input format, where that is another
   AlignedBuffer results_;  // for other nodes
-  AlignedBuffer decoded_;  // [hidden] f32
+
+  // Where the input format is another than that of the wire: the batch's rows converted.
+  struct Converted {
+    uint64_t batch = 0;
+    int64_t place = 0;
+  };
+
+  AlignedBuffer inputs_;
+  AlignedBuffer decoded_;                     // [threads] f32 rows
+  std::vector<const std::byte*> to_convert_;  // by place
+  std::vector<Converted> converted_;          // [num_ranks][tokens_max]
+  uint64_t batch_number_ = 0;
 };
 
 }  // namespace wideep::ep

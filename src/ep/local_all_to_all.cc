@@ -32,6 +32,8 @@ LocalAllToAll::LocalAllToAll(ThreadPool& pool,
       in_pointers_(weights_.size()),
       out_pointers_(weights_.size()) {
   experts_.reserve(static_cast<size_t>(options.num_experts));
+  for (size_t pair = 0; pair < weights_.size(); ++pair)
+    result_pointers_.push_back(out_rows_.data() + static_cast<int64_t>(pair) * out_bytes_);
 }
 
 Result<StepProgram> LocalAllToAll::begin_step(const StepWish& wish) {
@@ -122,18 +124,14 @@ Status LocalAllToAll::finish(const ExpertBatch& /*batch*/) {
 
 Status LocalAllToAll::combine(MatrixView<const float> shared, MatrixView<float> x) {
   WD_CHECK(x.rows == num_tokens_);
-  const int64_t hidden = options_.hidden;
-  const int64_t decoded_bytes = math::row_bytes(math::RowFormat::kF32, hidden);
-  pool_.for_each(num_tokens_, [&](int64_t token, int thread) {
-    auto* sum = reinterpret_cast<float*>(decoded_rows_.data() + thread * decoded_bytes);
-    std::fill_n(sum, hidden, 0.0F);
-    for (int64_t k = 0; k < options_.top_k; ++k) {
-      const int64_t pair = token * options_.top_k + k;
-      kernels_.axpy_row(weights_[static_cast<size_t>(pair)], options_.formats.combine,
-                        out_rows_.data() + pair * out_bytes_, hidden, sum);
-    }
-    if (shared.rows > 0) kernels_.add(shared.row(token).data(), hidden, sum);
-    kernels_.add(sum, hidden, x.row(token).data());
+  const auto top_k = static_cast<size_t>(options_.top_k);
+  pool_.for_each(num_tokens_, [&](int64_t token, int) {
+    const size_t first = static_cast<size_t>(token) * top_k;
+    const math::WeightedRows rows{.format = options_.formats.combine,
+                                  .rows = std::span(result_pointers_).subspan(first, top_k),
+                                  .weights = std::span(weights_).subspan(first, top_k)};
+    kernels_.add_weighted_rows(rows, shared.rows > 0 ? shared.row(token).data() : nullptr,
+                               options_.hidden, x.row(token).data());
   });
   return {};
 }

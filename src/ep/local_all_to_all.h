@@ -48,6 +48,7 @@ class LocalAllToAll : public AllToAll {
   AlignedBuffer out_rows_;      // [tokens_max * top_k] rows of formats.combine, in (token, k) order
   AlignedBuffer wire_rows_;     // [num_threads] rows of formats.dispatch
   AlignedBuffer decoded_rows_;  // [num_threads] rows of f32
+  std::vector<const std::byte*> result_pointers_;  // [tokens_max * top_k], into out_rows_
 
   // Of the layer in flight: rows sorted by expert, by (token, k) within one.
   int64_t num_tokens_ = 0;

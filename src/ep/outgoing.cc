@@ -19,17 +19,24 @@ SlotAddress in_turn(std::span<const SlotAddress> candidates, int64_t turn) {
 }  // namespace
 
 Outgoing::Outgoing(Exchange exchange)
-    : exchange_(exchange),
-      peers_(static_cast<size_t>(exchange.num_ranks())),
-      sums_(static_cast<size_t>(
-          exchange.pool.num_threads() *
-          math::row_bytes(math::RowFormat::kF32, exchange.options.shape.hidden))) {
+    : exchange_(exchange), peers_(static_cast<size_t>(exchange.num_ranks())) {
   const ExchangeShape& shape = exchange.options.shape;
   const auto entries_max = static_cast<size_t>(exchange.layout.entries_max());
   weights_.reserve(entries_max);
   targets_.reserve(entries_max);
   for (Peer& peer : peers_)
     peer.entries.reserve(entries_max);
+  encoded_ =
+      AlignedBuffer(static_cast<size_t>(exchange.pool.num_threads() * exchange.layout.row_bytes()));
+  for (int32_t r = 0; r < exchange.num_ranks(); ++r) {
+    has_neighbours_ |= RankId{r} != exchange.rank() &&
+                       exchange.fabric.shape().same_node(RankId{r}, exchange.rank());
+  }
+  for (const uint64_t parity : {0, 1})
+    for (int64_t t = 0; t < shape.tokens_max; ++t)
+      for (int64_t k = 0; k < shape.top_k; ++k)
+        results_[parity].push_back(exchange.fabric.arena().data() +
+                                   exchange.layout.result(parity, t, k));
   for (const std::vector<RankId>& ranks : exchange.fabric.shape().ranks_by_node()) {
     if (exchange.fabric.shape().same_node(ranks.front(), exchange.rank())) continue;
     remote_nodes_.push_back(
@@ -73,9 +80,9 @@ void Outgoing::choose_targets(const Routing& routing) {
 SlotAddress Outgoing::choose(ExpertId expert, int64_t token) const {
   const std::span<const SlotAddress> replicas =
       exchange_.placement.layer(id_.layer).replicas(expert);
+  if (replicas.size() == 1) return replicas.front();
   const int64_t turn = token + index(exchange_.rank());
-  if (replicas.size() == 1 || exchange_.options.replicas == ReplicaChoice::kSpread)
-    return in_turn(replicas, turn);
+  if (exchange_.options.replicas == ReplicaChoice::kSpread) return in_turn(replicas, turn);
   std::vector<SlotAddress> near;
   for (const SlotAddress& replica : replicas) {
     if (replica.rank == exchange_.rank()) return replica;
@@ -86,11 +93,7 @@ SlotAddress Outgoing::choose(ExpertId expert, int64_t token) const {
 
 Status Outgoing::send_chunk(MatrixView<const float> h, int64_t begin, int64_t end) {
   const ExchangeShape& shape = exchange_.options.shape;
-  exchange_.pool.for_each(end - begin, [&](int64_t i, int) {
-    exchange_.kernels.encode_row(
-        shape.formats.dispatch, h.row(begin + i).data(), shape.hidden,
-        exchange_.fabric.arena().data() + exchange_.layout.row(id_.seq, begin + i));
-  });
+  encode_rows(h, begin, end);
   for (int64_t t = begin; t < end; ++t) {
     for (int64_t k = 0; k < shape.top_k; ++k) {
       const SlotAddress target = targets_[static_cast<size_t>(t * shape.top_k + k)];
@@ -103,6 +106,28 @@ Status Outgoing::send_chunk(MatrixView<const float> h, int64_t begin, int64_t en
     WD_TRY(send_rows(node, begin, end));
   WD_TRY(send_lists());
   return send_words();
+}
+
+// Into this rank's arena; what others on this node read is written past the caches.
+void Outgoing::encode_rows(MatrixView<const float> h, int64_t begin, int64_t end) {
+  const ExchangeShape& shape = exchange_.options.shape;
+  const int64_t row_bytes = exchange_.layout.row_bytes();
+  std::byte* const arena = exchange_.fabric.arena().data();
+  const auto encode = [&](int64_t token, std::byte* row) {
+    exchange_.kernels.encode_row(shape.formats.dispatch, h.row(token).data(), shape.hidden, row);
+  };
+  exchange_.pool.run([&](int thread) {
+    const int64_t share =
+        (end - begin + exchange_.pool.num_threads() - 1) / exchange_.pool.num_threads();
+    const int64_t first = begin + thread * share;
+    std::byte* const encoded = encoded_.data() + thread * row_bytes;
+    for (int64_t t = first; t < std::min(first + share, end); ++t) {
+      std::byte* const row = arena + exchange_.layout.row(id_.seq, t);
+      encode(t, has_neighbours_ ? encoded : row);
+      if (has_neighbours_) exchange_.kernels.stream(encoded, row_bytes, row);
+    }
+    exchange_.kernels.stream_fence();
+  });
 }
 
 // The rows of the chunk that any rank of the node wants, neighbours together.
@@ -162,27 +187,23 @@ Status Outgoing::combine(MatrixView<const float> shared, MatrixView<float> x, Ti
     return word.has_value();
   };
   WD_TRY(await_all(exchange_.fabric, op, deadline, has_come));
-  const int64_t hidden = exchange_.options.shape.hidden;
-  exchange_.pool.for_each(num_tokens_, [&](int64_t t, int thread) {
-    auto* sum = reinterpret_cast<float*>(sums_.data() +
-                                         thread * math::row_bytes(math::RowFormat::kF32, hidden));
-    sum_results(t, sum);
-    if (shared.rows > 0) exchange_.kernels.add(shared.row(t).data(), hidden, sum);
-    exchange_.kernels.add(sum, hidden, x.row(t).data());
-  });
+  add_results(shared, x);
   return {};
 }
 
 // In k order, in f32: the same bits wherever the experts live.
-void Outgoing::sum_results(int64_t token, float* sum) const {
+void Outgoing::add_results(MatrixView<const float> shared, MatrixView<float> x) const {
   const ExchangeShape& shape = exchange_.options.shape;
-  std::fill_n(sum, shape.hidden, 0.0F);
-  for (int64_t k = 0; k < shape.top_k; ++k) {
-    exchange_.kernels.axpy_row(
-        weights_[static_cast<size_t>(token * shape.top_k + k)], shape.formats.combine,
-        exchange_.fabric.arena().data() + exchange_.layout.result(id_.seq, token, k), shape.hidden,
-        sum);
-  }
+  const auto top_k = static_cast<size_t>(shape.top_k);
+  const std::span<const std::byte* const> results = results_[id_.seq & 1];
+  exchange_.pool.for_each(num_tokens_, [&](int64_t t, int) {
+    const size_t first = static_cast<size_t>(t) * top_k;
+    exchange_.kernels.add_weighted_rows({.format = shape.formats.combine,
+                                         .rows = results.subspan(first, top_k),
+                                         .weights = std::span(weights_).subspan(first, top_k)},
+                                        shared.rows > 0 ? shared.row(t).data() : nullptr,
+                                        shape.hidden, x.row(t).data());
+  });
 }
 
 }  // namespace wideep::ep

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "ep/exchange.h"
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -42,10 +43,11 @@ class Outgoing {
   void choose_targets(const Routing& routing);
   SlotAddress choose(ExpertId expert, int64_t token) const;
   Status send_chunk(MatrixView<const float> h, int64_t begin, int64_t end);
+  void encode_rows(MatrixView<const float> h, int64_t begin, int64_t end);
   Status send_rows(RemoteNode& node, int64_t begin, int64_t end);
   Status send_lists();
   Status send_words();
-  void sum_results(int64_t token, float* sum) const;
+  void add_results(MatrixView<const float> shared, MatrixView<float> x) const;
 
   Exchange exchange_;
   ExchangeId id_;
@@ -54,7 +56,9 @@ class Outgoing {
   std::vector<SlotAddress> targets_;  // [num_tokens][top_k]
   std::vector<Peer> peers_;           // [num_ranks]
   std::vector<RemoteNode> remote_nodes_;
-  AlignedBuffer sums_;  // [threads] f32 rows
+  AlignedBuffer encoded_;                                 // [threads] rows
+  bool has_neighbours_ = false;                           // other ranks on this node
+  std::array<std::vector<const std::byte*>, 2> results_;  // by parity: [tokens_max][top_k], where
 };
 
 }  // namespace wideep::ep

@@ -24,6 +24,7 @@ struct Scenario {
   int32_t num_steps = 2;
   int64_t tokens_max = 8;  // of one rank; many bring fewer, some none
   RowFormats formats;
+  bool always_full = false;  // every rank brings tokens_max in every step
 };
 
 inline uint64_t scenario_bits(const Scenario& s, uint64_t step, uint64_t what, uint64_t place) {
@@ -32,6 +33,7 @@ inline uint64_t scenario_bits(const Scenario& s, uint64_t step, uint64_t what, u
 
 // A third of the ranks bring nothing.
 inline int64_t scenario_tokens(const Scenario& s, int32_t step, RankId rank) {
+  if (s.always_full) return s.tokens_max;
   const uint64_t bits =
       scenario_bits(s, static_cast<uint64_t>(step), 1, static_cast<uint64_t>(index(rank)));
   if (bits % 3 == 0) return 0;

@@ -124,19 +124,58 @@ struct Elementwise : Lanes<S> {
     });
   }
 
-  static void axpy_row(
-      float weight, RowFormat format, const std::byte* row, int64_t n, float* acc) {
-    if (format == RowFormat::kF32) {
-      axpy(weight, reinterpret_cast<const float*>(row), n, acc);
+  template <typename Load>
+  static void add_weighted(
+      const WeightedRows& rows, const float* shared, int64_t n, float* x, Load load_row) {
+    // Several vectors at a time: each row is read in runs of whole cache lines, and the sums of a
+    // run do not wait for each other.
+    constexpr int kVectors = 8;
+    const auto finish = [&](int64_t i, int64_t lanes, Float sum) {
+      if (shared != nullptr) sum = S::add(sum, load(shared + i, lanes));
+      store(x + i, S::add(load(x + i, lanes), sum), lanes);
+    };
+    int64_t i = 0;
+    for (; i + kVectors * kLanes <= n; i += kVectors * kLanes) {
+      Float sums[kVectors];
+      for (Float& sum : sums)
+        sum = S::zero();
+      for (size_t k = 0; k < rows.rows.size(); ++k) {
+        const Float w = S::set(rows.weights[k]);
+        for (int v = 0; v < kVectors; ++v)
+          sums[v] = S::fma(w, load_row(rows.rows[k], i + v * kLanes, kLanes), sums[v]);
+      }
+      for (int v = 0; v < kVectors; ++v)
+        finish(i + v * kLanes, kLanes, sums[v]);
+    }
+    for (; i < n; i += kLanes) {
+      const int64_t lanes = n - i < kLanes ? n - i : kLanes;
+      Float sum = S::zero();
+      for (size_t k = 0; k < rows.rows.size(); ++k)
+        sum = S::fma(S::set(rows.weights[k]), load_row(rows.rows[k], i, lanes), sum);
+      finish(i, lanes, sum);
+    }
+  }
+
+  static void add_weighted_rows(const WeightedRows& rows,
+                                const float* shared,
+                                int64_t n,
+                                float* x) {
+    if (rows.format == RowFormat::kF32) {
+      add_weighted(rows, shared, n, x, [](const std::byte* row, int64_t i, int64_t lanes) {
+        return load(reinterpret_cast<const float*>(row) + i, lanes);
+      });
       return;
     }
-    const Float w = S::set(weight);
-    const auto* values = reinterpret_cast<const uint16_t*>(row);
-    for_vectors(n, [&](int64_t i, int64_t lanes) {
-      const Float v =
-          lanes == kLanes ? S::load_bf16(values + i) : S::load_bf16_first(values + i, lanes);
-      store(acc + i, S::fma(w, v, load(acc + i, lanes)), lanes);
+    add_weighted(rows, shared, n, x, [](const std::byte* row, int64_t i, int64_t lanes) {
+      const auto* values = reinterpret_cast<const uint16_t*>(row) + i;
+      return lanes == kLanes ? S::load_bf16(values) : S::load_bf16_first(values, lanes);
     });
+  }
+
+  static void stream(const std::byte* from, int64_t bytes, std::byte* to) {
+    constexpr int64_t kLine = 64;
+    for (int64_t i = 0; i < bytes; i += kLine)
+      S::stream_line(from + i, to + i);
   }
 
   static void to_bf16(const float* x, int64_t n, uint16_t* out) {
@@ -238,7 +277,9 @@ struct Elementwise : Lanes<S> {
     table.silu_mul = silu_mul;
     table.axpy = axpy;
     table.add = add;
-    table.axpy_row = axpy_row;
+    table.add_weighted_rows = add_weighted_rows;
+    table.stream = stream;
+    table.stream_fence = S::stream_fence;
     table.to_bf16 = to_bf16;
     table.exp = exp;
     table.sigmoid = sigmoid;

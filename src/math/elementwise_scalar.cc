@@ -83,19 +83,32 @@ void add(const float* x, int64_t n, float* acc) {
     acc[i] += x[i];
 }
 
-void axpy_row(float weight, RowFormat format, const std::byte* row, int64_t n, float* acc) {
-  for (int64_t i = 0; i < n; ++i) {
+float value_of(RowFormat format, const std::byte* row, int64_t i) {
+  if (format == RowFormat::kF32) {
     float value = 0.0F;
-    if (format == RowFormat::kF32) {
-      std::memcpy(&value, row + 4 * i, sizeof value);
-    } else {
-      uint16_t bits = 0;
-      std::memcpy(&bits, row + 2 * i, sizeof bits);
-      value = bf16_to_f32(bits);
-    }
-    acc[i] = std::fma(weight, value, acc[i]);
+    std::memcpy(&value, row + 4 * i, sizeof value);
+    return value;
+  }
+  uint16_t bits = 0;
+  std::memcpy(&bits, row + 2 * i, sizeof bits);
+  return bf16_to_f32(bits);
+}
+
+void add_weighted_rows(const WeightedRows& rows, const float* shared, int64_t n, float* x) {
+  for (int64_t i = 0; i < n; ++i) {
+    float sum = 0.0F;
+    for (size_t k = 0; k < rows.rows.size(); ++k)
+      sum = std::fma(rows.weights[k], value_of(rows.format, rows.rows[k], i), sum);
+    if (shared != nullptr) sum += shared[i];
+    x[i] += sum;
   }
 }
+
+void stream(const std::byte* from, int64_t bytes, std::byte* to) {
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+void stream_fence() {}
 
 void to_bf16(const float* x, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; ++i)
@@ -166,7 +179,9 @@ void add_elementwise(Kernels& table) {
   table.silu_mul = silu_mul;
   table.axpy = axpy;
   table.add = add;
-  table.axpy_row = axpy_row;
+  table.add_weighted_rows = add_weighted_rows;
+  table.stream = stream;
+  table.stream_fence = stream_fence;
   table.to_bf16 = to_bf16;
   table.exp = exp;
   table.sigmoid = sigmoid;

@@ -1,4 +1,5 @@
 // The elementwise kernels of every level against double precision.
+#include "base/memory.h"
 #include "base/random.h"
 #include "math/kernels.h"
 
@@ -130,19 +131,52 @@ TEST_P(Elementwise, AxpyRoundsOncePerValue) {
   }
 }
 
-TEST_P(Elementwise, RowsOfBothFormatsAreAddedAsTheyDecode) {
+TEST_P(Elementwise, WeightedRowsAreAddedInOrderAsTheyDecode) {
   for (const int64_t n : kSizes) {
-    const std::vector<float> x = random_values(n, 5);
-    const std::vector<float> start = random_values(n, 5);
     for (const RowFormat format : {RowFormat::kF32, RowFormat::kBf16}) {
-      std::vector<std::byte> row(static_cast<size_t>(row_bytes(format, n)));
-      reference_encode_row(format, x, row.data());
-      std::vector<float> decoded(x.size());
-      reference_decode_row(format, row.data(), decoded);
-      std::vector<float> acc = start;
-      table().axpy_row(-1.3F, format, row.data(), n, acc.data());
-      for (size_t i = 0; i < x.size(); ++i)
-        ASSERT_EQ(acc[i], std::fma(-1.3F, decoded[i], start[i]));
+      for (const size_t count : {0, 1, 3, 8}) {
+        std::vector<std::vector<std::byte>> rows(count);
+        std::vector<const std::byte*> pointers;
+        std::vector<std::vector<float>> decoded(count);
+        std::vector<float> weights;
+        for (size_t k = 0; k < count; ++k) {
+          rows[k].resize(static_cast<size_t>(row_bytes(format, n)));
+          reference_encode_row(format, random_values(n, 5), rows[k].data());
+          decoded[k].resize(static_cast<size_t>(n));
+          reference_decode_row(format, rows[k].data(), decoded[k]);
+          pointers.push_back(rows[k].data());
+          weights.push_back(0.3F * static_cast<float>(k) - 1.3F);
+        }
+        const std::vector<float> shared = random_values(n, 5);
+        const std::vector<float> start = random_values(n, 5);
+        std::vector<float> with = start;
+        std::vector<float> without = start;
+        const WeightedRows all{.format = format, .rows = pointers, .weights = weights};
+        table().add_weighted_rows(all, shared.data(), n, with.data());
+        table().add_weighted_rows(all, nullptr, n, without.data());
+        for (size_t i = 0; i < start.size(); ++i) {
+          float sum = 0.0F;
+          for (size_t k = 0; k < count; ++k)
+            sum = std::fma(weights[k], decoded[k][i], sum);
+          ASSERT_EQ(without[i], start[i] + sum);
+          ASSERT_EQ(with[i], start[i] + (sum + shared[i]));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Elementwise, StreamsCopyWholeLinesAndNothingElse) {
+  AlignedBuffer from(1024);
+  for (size_t i = 0; i < from.size(); ++i)
+    from.data()[i] = static_cast<std::byte>(i * 7);
+  for (const int64_t bytes : {0, 64, 128, 832}) {
+    AlignedBuffer to(1024);
+    table().stream(from.data(), bytes, to.data() + 64);
+    table().stream_fence();
+    for (int64_t i = 0; i < 1024; ++i) {
+      const bool is_inside = i >= 64 && i < 64 + bytes;
+      ASSERT_EQ(to.data()[i], is_inside ? from.data()[i - 64] : std::byte{0});
     }
   }
 }

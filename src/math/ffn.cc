@@ -156,9 +156,17 @@ void Ffn::finish_down(std::span<const FfnGroup> groups, const Item& item, const 
   const FfnGroup& group = groups[static_cast<size_t>(item.group)];
   const int64_t first_col = item.panel * kPanelCols;
   const auto cols = static_cast<size_t>(std::min(kPanelCols, group.weights->down.n - first_col));
+  alignas(64) std::byte line[kPanelCols * sizeof(float)];
   for (int64_t r = 0; r < item.num_rows; ++r) {
-    write_cols(kernels_, out_format_, {tile + r * kPanelCols, cols}, first_col,
-               group.out[static_cast<size_t>(item.first_row + r)]);
+    const auto row = static_cast<size_t>(item.first_row + r);
+    const std::span<const float> values{tile + r * kPanelCols, cols};
+    if (group.out_is_shared.empty() || group.out_is_shared[row] == 0 || cols < kPanelCols) {
+      write_cols(kernels_, out_format_, values, first_col, group.out[row]);
+      continue;
+    }
+    const int64_t width = out_format_ == RowFormat::kF32 ? 4 : 2;
+    write_cols(kernels_, out_format_, values, 0, line);
+    kernels_.stream(line, kPanelCols * width, group.out[row] + first_col * width);
   }
 }
 
@@ -205,6 +213,7 @@ void Ffn::forward(std::span<const FfnGroup> groups) {
       pool_.barrier();
     }
     run_items(thread, down_work_, {.weights = down_of, .rows = inner_of_item, .finish = write_out});
+    kernels_.stream_fence();
   });
   weight_bytes_read_ +=
       gate_up_work_.num_items() * panel_bytes(weights.gate_up.format, weights.gate_up.k) +

@@ -143,6 +143,21 @@ TEST_P(FfnAt, WritesBf16RowsAsTheRoundedF32Rows) {
   }
 }
 
+TEST_P(FfnAt, WritesRowsForOthersWithTheSameBits) {
+  ThreadPool pool({.num_threads = 2});
+  for (const RowFormat format : {RowFormat::kF32, RowFormat::kBf16}) {
+    Problem own(WeightFormat::kBf16, {5, 2}, format, GetParam());
+    Problem shared(WeightFormat::kBf16, {5, 2}, format, GetParam());
+    const std::vector<uint8_t> flags = {1, 0, 1, 1, 1, 0, 1};
+    shared.groups[0].out_is_shared = std::span(flags).first(5);
+    shared.groups[1].out_is_shared = std::span(flags).subspan(5);
+    Ffn(pool, kernels(GetParam()), format, 7, own.inner).forward(own.groups);
+    Ffn(pool, kernels(GetParam()), format, 7, shared.inner).forward(shared.groups);
+    for (int64_t r = 0; r < 7; ++r)
+      EXPECT_EQ(shared.result(r), own.result(r)) << "row " << r;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Levels, FfnAt, testing::ValuesIn(supported_isas()), [](const auto& info) {
   return std::string(name(info.param));
 });

@@ -17,6 +17,13 @@ namespace wideep::math {
 
 struct PanelProduct;  // math/panel_product.h
 
+// Rows that belong together and what each counts: the results of a token's experts.
+struct WeightedRows {
+  RowFormat format = RowFormat::kBf16;  // kF32 or kBf16
+  std::span<const std::byte* const> rows;
+  std::span<const float> weights;  // as many
+};
+
 struct Kernels {
   Isa isa = Isa::kScalar;
 
@@ -39,9 +46,17 @@ struct Kernels {
   // acc[i] = fma(weight, x[i], acc[i]); acc[i] += x[i].
   void (*axpy)(float weight, const float* x, int64_t n, float* acc) = nullptr;
   void (*add)(const float* x, int64_t n, float* acc) = nullptr;
-  // The combine: acc[i] = fma(weight, decoded row[i], acc[i]) for a kF32 or kBf16 row.
-  void (*axpy_row)(float weight, RowFormat format, const std::byte* row, int64_t n, float* acc) =
-      nullptr;
+  // The combine: sum = 0; sum = fma(weights[k], rows[k][i], sum) for each k in order; then
+  // sum += shared[i], unless there is no `shared`; x[i] += sum.
+  void (*add_weighted_rows)(const WeightedRows& rows,
+                            const float* shared,
+                            int64_t n,
+                            float* x) = nullptr;
+  // Copies whole cache lines (64-byte aligned, as many bytes) to memory that another core will
+  // read, past the caches: to write into lines that others hold costs three times as much. Whoever
+  // streamed calls stream_fence() before it tells anybody.
+  void (*stream)(const std::byte* from, int64_t bytes, std::byte* to) = nullptr;
+  void (*stream_fence)() = nullptr;
   // Rounds n values to bf16 and writes exactly those (no padding).
   void (*to_bf16)(const float* x, int64_t n, uint16_t* out) = nullptr;
 

@@ -7,6 +7,7 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace wideep::math {
@@ -23,6 +24,18 @@ struct Simd : SimdArithmetic<__m256> {
   static Float load(const float* p) { return _mm256_loadu_ps(p); }
 
   static void store(float* p, Float v) { _mm256_storeu_ps(p, v); }
+
+  // A cache line, past the caches; both ends aligned.
+  static void stream_line(const std::byte* from, std::byte* to) {
+    const auto* source = reinterpret_cast<const __m256i*>(from);
+    auto* target = reinterpret_cast<__m256i*>(to);
+    const __m256i low = _mm256_load_si256(source);
+    const __m256i high = _mm256_load_si256(source + 1);
+    _mm256_stream_si256(target, low);
+    _mm256_stream_si256(target + 1, high);
+  }
+
+  static void stream_fence() { _mm_sfence(); }
 
   // The first n lanes; the others are zero, or left alone.
   static Float load_first(const float* p, int64_t n) { return _mm256_maskload_ps(p, first(n)); }

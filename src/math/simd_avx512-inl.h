@@ -6,6 +6,7 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace wideep::math {
@@ -22,6 +23,13 @@ struct Simd : SimdArithmetic<__m512> {
   static Float load(const float* p) { return _mm512_loadu_ps(p); }
 
   static void store(float* p, Float v) { _mm512_storeu_ps(p, v); }
+
+  // A cache line, past the caches; both ends aligned.
+  static void stream_line(const std::byte* from, std::byte* to) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_load_si512(from));
+  }
+
+  static void stream_fence() { _mm_sfence(); }
 
   // The first n lanes; the others are zero, or left alone.
   static Mask first(int64_t n) { return static_cast<Mask>((1U << n) - 1U); }

@@ -132,7 +132,10 @@ void MoeLayer::run_experts(Step& step, const ep::ExpertBatch& batch) {
       const size_t count = std::min(rows.in.size() - begin, room);
       s_.groups.push_back({.weights = &w_.slots[slot],
                            .in = rows.in.subspan(begin, count),
-                           .out = rows.out.subspan(begin, count)});
+                           .out = rows.out.subspan(begin, count),
+                           .out_is_shared = rows.out_is_shared.empty()
+                                                ? rows.out_is_shared
+                                                : rows.out_is_shared.subspan(begin, count)});
       num_rows += static_cast<int64_t>(count);
       begin += count;
     }
