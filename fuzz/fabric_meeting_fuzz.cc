@@ -1,11 +1,16 @@
 // modules: fabric
-// What ranks say when they meet, and the greeting of a connection.
+// What ranks say when they meet, and the greeting of a connection, and the
+// introduction to UCX.
 #include "base/check.h"
 #include "fabric/handover.h"
 #include "fabric/membership.h"
+#include "fabric/ucx_introduction.h"
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -23,5 +28,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Greeting own{kGreetingMagic, 1, 2, 0};
   if (const auto rank = parse_greeting(std::as_bytes(std::span(data, size)), own, 4))
     WD_CHECK(index(*rank) < 4);
+  const std::array node = {wideep::RankId{1}, wideep::RankId{3}};
+  const auto bytes = std::as_bytes(std::span(data, size));
+  if (const auto introduction = parse_ucx_introduction(bytes, node)) {
+    WD_CHECK(introduction->windows.size() == 2);
+    WD_CHECK(std::ranges::equal(encode(*introduction), bytes));
+  }
   return 0;
 }

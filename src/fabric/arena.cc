@@ -18,11 +18,6 @@ constexpr uint64_t kMagic = 0x31616e6572614557;  // "WEarena1"
 constexpr int64_t kLine = 64;
 constexpr int64_t kPage = 4096;
 
-int64_t control_bytes(const Shape& shape) {
-  const int64_t lines = 2 + shape.num_ranks() * (1 + int64_t{shape.num_channels});
-  return (lines * kLine + kPage - 1) / kPage * kPage;
-}
-
 // Not FUTEX_PRIVATE: the word is shared between processes.
 void futex_wake_all(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
@@ -57,17 +52,17 @@ void Bell::sleep_unless(FunctionRef<bool()> ready, Duration timeout) {
 }
 
 void SignalLine::store(uint64_t epoch, const Signal& signal) {
-  epoch_.store(epoch, std::memory_order_relaxed);
   for (size_t i = 0; i < signal.words.size(); ++i)
     words_[i].store(signal.words[i], std::memory_order_relaxed);
   count_.store(signal.count, std::memory_order_release);
   seq_.store(signal.seq, std::memory_order_release);
+  epoch_.store(epoch, std::memory_order_release);
 }
 
 std::optional<Signal> SignalLine::load(uint64_t epoch) const {
+  if (epoch_.load(std::memory_order_acquire) != epoch) return std::nullopt;
   Signal signal{.seq = seq_.load(std::memory_order_acquire),
                 .count = count_.load(std::memory_order_acquire)};
-  if (epoch_.load(std::memory_order_relaxed) != epoch) return std::nullopt;
   for (size_t i = 0; i < signal.words.size(); ++i)
     signal.words[i] = words_[i].load(std::memory_order_relaxed);
   return signal;
@@ -79,12 +74,21 @@ Arena::Arena(std::span<std::byte> memory, const Shape& shape) : num_ranks_(shape
   header_ = reinterpret_cast<ArenaHeader*>(at);
   bell_ = reinterpret_cast<Bell*>(at + kLine);
   life_ = reinterpret_cast<LifeLine*>(at + 2 * kLine);
-  lines_ = reinterpret_cast<SignalLine*>(at + (2 + shape.num_ranks()) * kLine);
-  bytes_ = memory.subspan(static_cast<size_t>(control_bytes(shape)));
+  lines_ = reinterpret_cast<SignalLine*>(at + line_offset(shape, ChannelId{0}, RankId{0}));
+  bytes_ = memory.subspan(static_cast<size_t>(bytes_offset(shape)));
 }
 
 int64_t Arena::bytes_for(const Shape& shape) {
-  return control_bytes(shape) + shape.arena_bytes;
+  return bytes_offset(shape) + shape.arena_bytes;
+}
+
+int64_t Arena::bytes_offset(const Shape& shape) {
+  const int64_t end = line_offset(shape, ChannelId{shape.num_channels}, RankId{0});
+  return (end + kPage - 1) / kPage * kPage;
+}
+
+int64_t Arena::line_offset(const Shape& shape, ChannelId channel, RankId source) {
+  return (2 + shape.num_ranks() * (1 + int64_t{index(channel)}) + index(source)) * kLine;
 }
 
 void Arena::initialise(const Shape& shape, RankId rank, uint64_t shape_hash) {

@@ -44,9 +44,11 @@ struct alignas(64) LifeLine {
   std::atomic<int64_t> heard_ns;  // of the host's monotonic clock
 };
 
-// Written field by field, the sequence number last; read the other way round. A reader that sees a
-// sequence number sees the words written with it or, if the writer goes on meanwhile, later ones:
-// users raise a count under the same number or know that the writer waits for them.
+// Written field by field, the sequence number last, and the epoch, which makes a line exist, behind
+// it; read the other way round. A reader that sees a sequence number sees the words written with it
+// or, if the writer goes on meanwhile, later ones: users raise a count under the same number or
+// know that the writer waits for them. UCX writes lines from outside by these offsets: epoch 0,
+// seq 8, count 16, words 24.
 class alignas(64) SignalLine {
  public:
   void store(uint64_t epoch, const Signal& signal);
@@ -71,6 +73,9 @@ class Arena {
   Arena(std::span<std::byte> memory, const Shape& shape);
 
   static int64_t bytes_for(const Shape& shape);
+  // Offsets in that memory, for those who write from outside.
+  static int64_t bytes_offset(const Shape& shape);
+  static int64_t line_offset(const Shape& shape, ChannelId channel, RankId source);
 
   explicit operator bool() const { return header_ != nullptr; }
 

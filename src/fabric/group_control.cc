@@ -32,11 +32,16 @@ Status GroupFabric::start(NodeLinks links) {
       return invalid_argument("rank {} has neither an arena here nor a link", r);
   }
   last_beat_ns_ = host_ns();
+  if (ucx_) ucx_->progress();
   control_.start(options_.liveness_deadline / kBeatsPerDeadline, [this] { beat(); });
   return {};
 }
 
 Status GroupFabric::add_links(NodeLinks links) {
+  ucx_ = std::move(links.ucx);
+  if (ucx_) {
+    WD_TRY(control_.watch(ucx_->event_fd(), EPOLLIN, [this](uint32_t) { ucx_->progress(); }));
+  }
   for (NodeLink& link : links.outgoing) {
     const int fd = link.stream->fd();
     const auto on_backlog = [this, fd](bool is_waiting) {
@@ -46,8 +51,13 @@ Status GroupFabric::add_links(NodeLinks links) {
     for (const RankId rank : link.ranks)
       link_to_[static_cast<size_t>(index(rank))] = outgoing_.back().get();
     WD_TRY(watch_link(*outgoing_.back(), link.door));
-    log_info("node of rank {}: {} ranks over tcp, by rank {}", index(link.ranks.front()),
-             link.ranks.size(), index(link.door));
+    if (link.direct) {
+      direct_.push_back(std::move(link.direct));
+      for (const RankId rank : link.ranks)
+        direct_to_[static_cast<size_t>(index(rank))] = direct_.back().get();
+    }
+    log_info("node of rank {}: {} ranks over {}, by rank {}", index(link.ranks.front()),
+             link.ranks.size(), peer_state(link.door).transport, index(link.door));
   }
   for (SourceLink& link : links.incoming) {
     incoming_.push_back(std::make_unique<Incoming>(*this, std::move(link)));
@@ -98,7 +108,9 @@ void GroupFabric::hear(RankId peer) {
   for (;;) {
     ControlMessage message;
     const ssize_t count = recv(peer_at(peer).socket.get(), &message, sizeof message, MSG_DONTWAIT);
-    if (count < 0 && errno == EINTR) continue;
+    // A peer that closed before it read our goodbye resets the connection; what it said before is
+    // still there.
+    if (count < 0 && (errno == EINTR || errno == ECONNRESET)) continue;
     if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
     if (count != sizeof message) {
       control_.unwatch(peer_at(peer).socket.get());
@@ -125,6 +137,8 @@ void GroupFabric::hold_for_lost(RankId peer, const std::string& reason) {
   if (table_.life(peer) == PeerState::Life::kLeft) return;
   if (!table_.set_lost(peer, reason)) return;
   log_warning("rank {} lost: {}", index(peer), reason);
+  for (const auto& endpoint : direct_)
+    endpoint->fail();  // the epoch is over: nobody shall wait for what cannot arrive
   tell_all({ControlMessage::Kind::kLost, index(peer), index(rank_)});
   own_.bell().ring();
 }

@@ -35,13 +35,22 @@ GroupFabric::GroupFabric(
       local_(std::move(local)),
       own_(peer_at(rank).arena),
       table_(shape.num_ranks()),
+      direct_to_(static_cast<size_t>(shape.num_ranks())),
       link_to_(static_cast<size_t>(shape.num_ranks())) {}
 
 GroupFabric::~GroupFabric() {
   is_leaving_.store(true, std::memory_order_release);
+  flush_direct();  // what was sent shall come before the goodbye
   tell_all({ControlMessage::Kind::kLeaving, index(rank_), index(rank_)});
   if (!outgoing_.empty()) serve_until_others_leave();
   control_.stop();
+}
+
+void GroupFabric::flush_direct() {
+  for (const auto& endpoint : direct_) {
+    const Status status = endpoint->flush(clock().now() + options_.liveness_deadline);
+    static_cast<void>(status);  // late or lost: it ends all the same
+  }
 }
 
 // Other ranks of this node may still wait for what comes through this rank's door.
@@ -67,6 +76,8 @@ void GroupFabric::serve_until_others_leave() {
 Status GroupFabric::put(RankId peer, int64_t offset, std::span<const std::byte> bytes) {
   WD_CHECK(offset >= 0);
   WD_CHECK(offset + std::ssize(bytes) <= shape_.arena_bytes);
+  if (UcxEndpoint* direct = direct_to(peer))
+    return direct->put(peer, offset, bytes, clock().now() + options_.send_deadline);
   if (OutgoingLink* link = link_to(peer)) {
     if (link->queued_bytes() > options_.link_queue_bytes_max) WD_TRY(await_room(*link, peer));
     link->put(peer, offset, bytes);
@@ -90,6 +101,8 @@ Status GroupFabric::await_room(const OutgoingLink& link, RankId peer) {
 Status GroupFabric::signal(RankId peer, ChannelId channel, const Signal& signal) {
   WD_CHECK(index(channel) >= 0);
   WD_CHECK(index(channel) < shape_.num_channels);
+  if (UcxEndpoint* direct = direct_to(peer))
+    return direct->signal(peer, channel, signal, clock().now() + options_.send_deadline);
   if (OutgoingLink* link = link_to(peer)) {
     link->signal(peer, channel, signal);
     return {};
@@ -114,6 +127,7 @@ Status GroupFabric::wait(const Awaited& awaited, TimePoint deadline) {
         return std::unexpected(wait_error(*this, awaited, &*lost));
     }
     if (now >= deadline) return std::unexpected(wait_error(*this, awaited, nullptr));
+    if (now < yield_until && ucx_) ucx_->try_progress();
     if (now < spin_until) {
       for (int i = 0; i < kLooksPerTurn && !awaited.ready(); ++i)
         __builtin_ia32_pause();
@@ -134,15 +148,21 @@ PeerState GroupFabric::peer_state(RankId peer) const {
   return {.life = table_.life(peer),
           .silence = is_self || heard == 0 ? Duration{0} : Duration{now - heard},
           .reason = table_.reason(peer),
-          .transport = is_self                    ? "self"
-                       : link_to(peer) != nullptr ? "tcp"
-                                                  : "shm"};
+          .transport = is_self                      ? "self"
+                       : direct_to(peer) != nullptr ? "ucx"
+                       : link_to(peer) != nullptr   ? "tcp"
+                                                    : "shm"};
 }
 
 WireCounters GroupFabric::wire() const {
   WireCounters sum;
   for (const auto& link : outgoing_) {
     const WireCounters one = link->counters();
+    sum.bytes_sent += one.bytes_sent;
+    sum.frames_sent += one.frames_sent;
+  }
+  for (const auto& endpoint : direct_) {
+    const WireCounters one = endpoint->counters();
     sum.bytes_sent += one.bytes_sent;
     sum.frames_sent += one.frames_sent;
   }

@@ -2,10 +2,10 @@
 // are reached over links.
 //
 // Puts and signals to ranks of this node are stores into their arenas; those to another node are
-// frames on the link to it. Each rank has one control thread: it beats the heart of this rank in
-// the arenas of all others, writes what comes over links into the arenas of this node, notices when
-// a connection ends or a heart stops, and tells all others whom it holds for lost, so that
-// everybody names the same rank.
+// frames on the link to it or, by UCX, writes of the network adapter. Each rank has one control
+// thread: it beats the heart of this rank in the arenas of all others, writes what comes over links
+// into the arenas of this node, notices when a connection ends or a heart stops, and tells all
+// others whom it holds for lost, so that everybody names the same rank.
 #pragma once
 
 #include "base/thread_pool.h"
@@ -94,7 +94,10 @@ class GroupFabric final : public Fabric {
 
   OutgoingLink* link_to(RankId rank) const { return link_to_[static_cast<size_t>(index(rank))]; }
 
+  UcxEndpoint* direct_to(RankId rank) const { return direct_to_[static_cast<size_t>(index(rank))]; }
+
   Status await_room(const OutgoingLink& link, RankId peer);
+  void flush_direct();
   void serve_until_others_leave();
 
   // The control thread: group_control.cc.
@@ -117,6 +120,9 @@ class GroupFabric final : public Fabric {
   LocalPeers local_;
   Arena own_;
   PeerTable table_;
+  std::unique_ptr<UcxWorker> ucx_;  // if puts and signals between nodes go by UCX
+  std::vector<std::unique_ptr<UcxEndpoint>> direct_;
+  std::vector<UcxEndpoint*> direct_to_;  // [num_ranks], null where a link serves, or memory
   std::vector<std::unique_ptr<OutgoingLink>> outgoing_;
   std::vector<OutgoingLink*> link_to_;  // [num_ranks], null for ranks of this node
   std::vector<std::unique_ptr<Incoming>> incoming_;

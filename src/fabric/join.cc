@@ -45,12 +45,18 @@ Result<std::string> receive_message(Stream& stream, TimePoint deadline) {
   return text;
 }
 
+// Everything that must agree, the fabric's part last.
+std::string rules(const JoinOptions& options) {
+  return fmt::format("{}{}{} between nodes", options.rules, options.rules.empty() ? "" : "; ",
+                     name(options.transport));
+}
+
 Introduction own_introduction(const JoinOptions& options, const net::Address& own_address) {
   return {.rank = options.rank,
           .num_ranks = options.num_ranks,
           .host = host_identity(options.node_id),
           .address = own_address,
-          .rules = options.rules};
+          .rules = rules(options)};
 }
 
 // The leader's view of the meeting.
@@ -63,9 +69,9 @@ struct Meeting {
     if (caller.num_ranks != options.num_ranks)
       return invalid_argument("rank {} expects {} ranks, the leader {}", index(caller.rank),
                               caller.num_ranks, options.num_ranks);
-    if (caller.rules != options.rules)
+    if (caller.rules != rules(options))
       return invalid_argument("rank {} runs '{}', the leader '{}'", index(caller.rank),
-                              caller.rules, options.rules);
+                              caller.rules, rules(options));
     if (present.contains(caller.rank))
       return invalid_argument("there are two of rank {}", index(caller.rank));
     return {};
@@ -154,6 +160,8 @@ Status check(const JoinOptions& options) {
     return invalid_argument(
         "leader {} and host {} are beyond this machine: that needs a key, or insecure",
         options.leader.to_string(), options.host);
+  if (!stays_here && options.transport == NodeTransport::kUcx && !options.insecure)
+    return invalid_argument("ucx does not encrypt: beyond this machine it needs insecure");
   return {};
 }
 
@@ -172,6 +180,10 @@ std::optional<PresharedKey> link_key(const std::optional<PresharedKey>& key,
 }
 
 }  // namespace
+
+std::string_view name(NodeTransport transport) {
+  return transport == NodeTransport::kUcx ? "ucx" : "tcp";
+}
 
 Result<Membership> meet(const JoinOptions& options, const net::Address& own_address) {
   WD_TRY(check(options));
@@ -192,13 +204,19 @@ Result<std::unique_ptr<GroupFabric>> join(const JoinOptions& options, ArenaBytes
   WD_ASSIGN_OR_RETURN(
       LocalPeers local,
       hand_over(shape, options.rank, {.token = membership.token, .timeout = options.timeout}));
+  std::unique_ptr<UcxWorker> ucx;
+  if (options.transport == NodeTransport::kUcx && shape.ranks_by_node().size() > 1) {
+    WD_ASSIGN_OR_RETURN(ucx, UcxWorker::create(shape, options.rank, local, options.ucx));
+  }
   WD_ASSIGN_OR_RETURN(NodeLinks links,
                       link_nodes(shape, options.rank, listener.get(),
                                  {.token = membership.token,
                                   .addresses = membership.addresses,
                                   .timeout = options.timeout,
                                   .tcp = {.silence_max = options.fabric.liveness_deadline},
-                                  .key = link_key(options.key, membership)}));
+                                  .key = link_key(options.key, membership),
+                                  .ucx = ucx.get()}));
+  links.ucx = std::move(ucx);
   return GroupFabric::create(shape, options.rank, std::move(local), std::move(links),
                              options.fabric);
 }

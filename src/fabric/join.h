@@ -15,8 +15,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace wideep::fabric {
+
+// How ranks of different nodes reach each other. Ranks of one node share memory in any case.
+enum class NodeTransport { kTcp, kUcx };
+std::string_view name(NodeTransport transport);  // "tcp", "ucx"
 
 struct JoinOptions {
   RankId rank{};          // --data-parallel-rank, LWS_WORKER_INDEX
@@ -31,6 +36,8 @@ struct JoinOptions {
   int32_t num_channels = 8;
   std::optional<PresharedKey> key;  // authenticates and encrypts what goes over TCP
   bool insecure = false;            // --insecure: addresses beyond this host without a key
+  NodeTransport transport = NodeTransport::kTcp;  // kUcx beyond this host needs `insecure`
+  UcxOptions ucx;
   Duration timeout = std::chrono::seconds{120};  // for all to come
   GroupFabricOptions fabric;
 };

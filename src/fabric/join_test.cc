@@ -6,7 +6,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
+#include <cstring>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -71,6 +75,88 @@ TEST(Join, ANodeIdSplitsOneHostIntoSeveral) {
   });
   for (const std::string& outcome : processes.outcomes())
     EXPECT_EQ(outcome, "ok");
+}
+
+// Ranks 0 and 1 on one node, 2 and 3 on another. Each fills a place in the arena of one rank over
+// there and tells the other rank over there, which looks, and answers.
+constexpr int64_t kPlaceBytes = 48 << 10;
+
+Status await_seq(Fabric& fabric, RankId from, uint64_t seq) {
+  const auto ready = [&] { return fabric.poll(from, ChannelId{0}).value_or(Signal{}).seq == seq; };
+  const auto what = [&] { return fmt::format("signal {}", seq); };
+  const auto missing = [&] { return std::vector{from}; };
+  return fabric.wait({.ready = ready, .what = what, .missing = missing},
+                     fabric.clock().now() + seconds{20});
+}
+
+Status fill_and_tell(Fabric& fabric, uint64_t rounds) {
+  const int32_t me = index(fabric.rank());
+  const RankId partner{(me + 2) % 4};
+  const RankId neighbour_of_partner{index(partner) ^ 1};
+  const RankId own_neighbour{me ^ 1};
+  std::vector<uint64_t> numbers(kPlaceBytes / sizeof(uint64_t));
+  for (uint64_t round = 1; round <= rounds; ++round) {
+    std::ranges::fill(numbers, round * 10 + static_cast<uint64_t>(me));
+    WD_TRY(fabric.put(neighbour_of_partner, me * kPlaceBytes, std::as_bytes(std::span(numbers))));
+    WD_TRY(fabric.signal(partner, ChannelId{0}, {.seq = round, .count = round + 1, .words = {7}}));
+    WD_TRY(await_seq(fabric, partner, round));
+    const std::optional<Signal> signal = fabric.poll(partner, ChannelId{0});
+    if (signal->count != round + 1 || signal->words[0] != 7)
+      return error(ErrorCode::kDataLoss, "round {}: count {}", round, signal->count);
+    const auto place = fabric.mapped(own_neighbour)
+                           .subspan(static_cast<size_t>(index(partner) * kPlaceBytes), kPlaceBytes);
+    std::memcpy(numbers.data(), place.data(), place.size());
+    for (const uint64_t number : numbers)
+      if (number != round * 10 + static_cast<uint64_t>(index(partner)))
+        return error(ErrorCode::kDataLoss, "round {}: {} is there", round, number);
+    // Before the next round overwrites it: everybody has looked.
+    WD_TRY(fabric.signal(partner, ChannelId{1}, {.seq = round}));
+    const auto looked = [&] {
+      return fabric.poll(partner, ChannelId{1}).value_or(Signal{}).seq >= round;
+    };
+    const auto what = [] { return std::string("a look"); };
+    const auto missing = [&] { return std::vector{partner}; };
+    WD_TRY(fabric.wait({.ready = looked, .what = what, .missing = missing},
+                       fabric.clock().now() + seconds{20}));
+  }
+  return {};
+}
+
+TEST(Join, WhoSeesASignalSeesThePutsBeforeItOverEveryTransport) {
+  struct Kind {
+    NodeTransport transport;
+    std::string ucx;
+  };
+
+  for (const Kind& kind :
+       {Kind{NodeTransport::kTcp, ""}, Kind{NodeTransport::kUcx, "tcp"},
+        Kind{NodeTransport::kUcx, "posix,self"}, Kind{NodeTransport::kUcx, "sysv,self"}}) {
+    SCOPED_TRACE(fmt::format("{} {}", name(kind.transport), kind.ucx));
+    const net::Address leader = free_address();
+    Processes processes(4, [&](int32_t rank) -> Status {
+      JoinOptions options = options_for(rank, 4, leader);
+      options.node_id = rank / 2;
+      options.transport = kind.transport;
+      options.ucx.transports = kind.ucx;
+      const auto arena = [](const std::vector<NodeId>&) { return 4 * kPlaceBytes; };
+      WD_ASSIGN_OR_RETURN(auto fabric, join(options, arena));
+      if (fabric->peer_state(RankId{3 - rank}).transport != name(kind.transport))
+        return error(ErrorCode::kDataLoss, "over another transport");
+      return fill_and_tell(*fabric, 200);
+    });
+    for (const std::string& outcome : processes.outcomes())
+      EXPECT_EQ(outcome, "ok");
+  }
+}
+
+TEST(Join, UcxIsRefusedWhereItWouldBeOpenOrSlowInSilence) {
+  JoinOptions options = options_for(0, 2, {.host = "10.0.0.1", .port = 1});
+  options.host = "10.0.0.2";
+  options.key = *PresharedKey::from_secret("a secret for this test");
+  options.transport = NodeTransport::kUcx;
+  const auto open = meet(options, {.host = "10.0.0.2"});
+  ASSERT_FALSE(open.has_value());
+  EXPECT_THAT(open.error().message, testing::HasSubstr("ucx does not encrypt"));
 }
 
 TEST(Join, ALostRankOfAnotherNodeIsNamedEverywhere) {
@@ -141,7 +227,8 @@ TEST(Meet, TellsTheRefusedWhy) {
     return rank == 1 ? met(1, 2, "int8") : met(1, 3, "bf16");
   });
   EXPECT_THAT(processes.outcome(1),
-              testing::AllOf(testing::HasSubstr("'int8'"), testing::HasSubstr("'bf16'")));
+              testing::AllOf(testing::HasSubstr("'int8; tcp between nodes'"),
+                             testing::HasSubstr("'bf16; tcp between nodes'")));
   EXPECT_THAT(processes.outcome(2), testing::HasSubstr("expects 3 ranks, the leader 2"));
   EXPECT_THAT(processes.outcome(0), testing::HasSubstr("ranks 1 did not come"));
 }

@@ -14,16 +14,37 @@ namespace {
 constexpr int kStrangersMax = 64;
 constexpr std::chrono::seconds kGreetingTimeout{5};  // a stranger does not hold up the others
 
+Status introduce(Stream& stream, const UcxIntroduction& introduction, TimePoint deadline) {
+  const std::vector<std::byte> bytes = encode(introduction);
+  const auto length = static_cast<uint32_t>(bytes.size());
+  WD_TRY(write_all(stream, std::as_bytes(std::span(&length, 1)), deadline));
+  return write_all(stream, bytes, deadline);
+}
+
+Result<UcxIntroduction> receive_introduction(Stream& stream,
+                                             std::span<const RankId> node,
+                                             TimePoint deadline) {
+  uint32_t length = 0;
+  WD_TRY(read_all(stream, std::as_writable_bytes(std::span(&length, 1)), deadline));
+  if (length > kUcxIntroductionBytesMax)
+    return invalid_argument("ucx introduction of {} bytes, at most {}", length,
+                            kUcxIntroductionBytesMax);
+  std::vector<std::byte> bytes(length);
+  WD_TRY(read_all(stream, bytes, deadline));
+  return parse_ucx_introduction(bytes, node);
+}
+
 Result<SourceLink> greet_caller(UniqueFd socket,
                                 const Greeting& own,
                                 const Shape& shape,
-                                const std::optional<PresharedKey>& key) {
+                                const LinkOptions& options) {
   const TimePoint deadline = real_clock().now() + kGreetingTimeout;
   WD_ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream,
-                      open_stream(std::move(socket), TlsRole::kServer, key, deadline));
+                      open_stream(std::move(socket), TlsRole::kServer, options.key, deadline));
   std::array<std::byte, sizeof(Greeting)> bytes;
   WD_TRY(read_all(*stream, bytes, deadline));
   WD_ASSIGN_OR_RETURN(const RankId source, parse_greeting(bytes, own, shape.num_ranks()));
+  if (options.ucx != nullptr) WD_TRY(introduce(*stream, options.ucx->introduction(), deadline));
   return SourceLink{source, std::move(stream)};
 }
 
@@ -44,7 +65,7 @@ Status accept_sources(int listener,
       return error(socket.error().code, "links: {} ranks of other nodes, rank {} among them: {}",
                    expected.size(), index(expected.front()), socket.error().message);
     WD_TRY(prepare_socket(socket->get(), options.tcp));
-    Result<SourceLink> link = greet_caller(*std::move(socket), own, shape, options.key);
+    Result<SourceLink> link = greet_caller(*std::move(socket), own, shape, options);
     if (link && std::erase(expected, link->source) == 1) {
       incoming.push_back(*std::move(link));
       continue;
@@ -70,10 +91,15 @@ Status connect_nodes(const Shape& shape,
         connect_tcp(options.addresses[static_cast<size_t>(index(door))], deadline);
     if (!socket) return with_context(socket.error(), fmt::format("links: rank {}", index(door)));
     WD_TRY(prepare_socket(socket->get(), options.tcp));
-    NodeLink link{.door = door, .ranks = ranks, .stream = nullptr};
+    NodeLink link{.door = door, .ranks = ranks, .stream = nullptr, .direct = nullptr};
     WD_ASSIGN_OR_RETURN(link.stream,
                         open_stream(*std::move(socket), TlsRole::kClient, options.key, deadline));
     WD_TRY(write_all(*link.stream, std::as_bytes(std::span(&own, 1)), deadline));
+    if (options.ucx != nullptr) {
+      WD_ASSIGN_OR_RETURN(const UcxIntroduction introduction,
+                          receive_introduction(*link.stream, ranks, deadline));
+      WD_ASSIGN_OR_RETURN(link.direct, options.ucx->connect(introduction));
+    }
     outgoing.push_back(std::move(link));
   }
   return {};

@@ -8,6 +8,7 @@
 #include "fabric/fabric.h"
 #include "fabric/stream.h"
 #include "fabric/tls.h"
+#include "fabric/ucx.h"
 #include "net/address.h"
 
 #include <memory>
@@ -19,7 +20,8 @@ namespace wideep::fabric {
 struct NodeLink {
   RankId door{};  // whom the connection leads to
   std::vector<RankId> ranks;
-  std::unique_ptr<Stream> stream;  // we write
+  std::unique_ptr<Stream> stream;       // we write
+  std::unique_ptr<UcxEndpoint> direct;  // puts and signals go this way, if it is there
 };
 
 struct SourceLink {
@@ -28,6 +30,7 @@ struct SourceLink {
 };
 
 struct NodeLinks {
+  std::unique_ptr<UcxWorker> ucx;    // if puts and signals go by UCX; outlives the links
   std::vector<NodeLink> outgoing;    // one per other node
   std::vector<SourceLink> incoming;  // one per rank of other nodes that this rank serves
 };
@@ -38,6 +41,7 @@ struct LinkOptions {
   Duration timeout = std::chrono::seconds{30};
   TcpOptions tcp;
   std::optional<PresharedKey> key;  // encrypts; none: plain
+  UcxWorker* ucx = nullptr;         // ranks introduce themselves to those who call
 };
 
 // Connects to all other nodes and takes the calls of those that this rank serves. `listener`

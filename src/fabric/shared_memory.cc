@@ -17,9 +17,17 @@ std::unexpected<Error> failed(std::string_view what) {
   return error(ErrorCode::kExhausted, "shared memory: {}: {}", what, strerrordesc_np(errno));
 }
 
+// Pages now rather than in a step; a machine without room says so here. Huge ones where the machine
+// allows them for shared memory (/sys/kernel/mm/transparent_hugepage/shmem_enabled: advise).
 Result<std::byte*> map_shared(int fd, size_t bytes) {
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) return failed("map");
+  madvise(data, bytes, MADV_HUGEPAGE);
+  if (madvise(data, bytes, MADV_POPULATE_WRITE) != 0 && errno != EINVAL) {
+    const auto failure = failed("populate");
+    munmap(data, bytes);
+    return failure;
+  }
   return static_cast<std::byte*>(data);
 }
 
@@ -47,11 +55,7 @@ Result<SharedMemory> SharedMemory::create(const std::string& name, int64_t bytes
   if (ftruncate(fd.get(), bytes) != 0) return failed("size");
   if (fcntl(fd.get(), F_ADD_SEALS, kSeals) != 0) return failed("seal");
   WD_ASSIGN_OR_RETURN(std::byte * data, map_shared(fd.get(), static_cast<size_t>(bytes)));
-  SharedMemory memory(std::move(fd), data, static_cast<size_t>(bytes));
-  // Pages now rather than in a step; a machine without room says so here.
-  if (madvise(data, memory.bytes_, MADV_POPULATE_WRITE) != 0 && errno != EINVAL)
-    return failed("populate");
-  return memory;
+  return SharedMemory(std::move(fd), data, static_cast<size_t>(bytes));
 }
 
 Result<SharedMemory> SharedMemory::map(UniqueFd fd, int64_t bytes) {

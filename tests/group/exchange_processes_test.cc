@@ -1,7 +1,6 @@
 // The exchange between real processes on this host: the judge's bits, and kill -9 and SIGSTOP in
 // the middle of it.
-#include "ep/group.h"
-#include "ep/test_group.h"
+#include "exchange_rank.h"
 #include "fabric/handover.h"
 #include "fabric/test_processes.h"
 
@@ -21,19 +20,6 @@ using math::RowFormat;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-SimGroup group_of(int32_t num_ranks) {
-  const Scenario scenario{.seed = 21,
-                          .num_ranks = num_ranks,
-                          .num_experts = 10,
-                          .top_k = 4,
-                          .hidden = 256,
-                          .num_layers = 3,
-                          .num_steps = 30,
-                          .tokens_max = 16,
-                          .formats = {RowFormat::kBf16, RowFormat::kBf16, RowFormat::kBf16}};
-  return sim_group(scenario, std::vector<int>(static_cast<size_t>(num_ranks)));
-}
-
 Result<std::unique_ptr<fabric::GroupFabric>> join(const SimGroup& group,
                                                   int32_t rank,
                                                   uint64_t epoch,
@@ -45,13 +31,6 @@ Result<std::unique_ptr<fabric::GroupFabric>> join(const SimGroup& group,
   return fabric::GroupFabric::create(
       shape, RankId{rank}, std::move(local), {},
       {.wait = fabric::WaitPolicy::for_node(shape.num_ranks(), 2), .liveness_deadline = liveness});
-}
-
-Status compare(const std::vector<float>& rows, const std::vector<float>& expected) {
-  if (rows.size() == expected.size() &&
-      std::memcmp(rows.data(), expected.data(), rows.size() * sizeof(float)) == 0)
-    return {};
-  return error(ErrorCode::kDataLoss, "other bits than the judge's");
 }
 
 TEST(ExchangeProcesses, GiveTheBitsOfTheJudge) {
@@ -120,32 +99,6 @@ TEST(ExchangeProcesses, ARankThatWakesUpAfterItsEpochChangesNoBit) {
 
 // ---- As a deployment does it: ranks meet at the leader, some of them on other "hosts".
 
-net::Address free_address() {
-  const auto listener = fabric::listen_tcp({.host = "127.0.0.1"});
-  return *fabric::local_address(listener->get(), {.host = "127.0.0.1"});
-}
-
-Status take_part(const SimGroup& group,
-                 const net::Address& leader,
-                 int32_t rank,
-                 const std::function<Status(Group&)>& body,
-                 Duration liveness = seconds{3}) {
-  GroupOptions options{.exchange = group.options};
-  options.join = {.rank = RankId{rank},
-                  .num_ranks = group.scenario.num_ranks,
-                  .leader = leader,
-                  .node_id = group.nodes[static_cast<size_t>(rank)]};
-  // Every other group talks in cipher.
-  if (group.scenario.num_ranks % 2 == 0)
-    options.join.key = *fabric::PresharedKey::from_secret("the secret of this test");
-  options.join.fabric.liveness_deadline = liveness;
-  options.join.fabric.wait = fabric::WaitPolicy::for_node(group.scenario.num_ranks, 2);
-  ThreadPool pool({.num_threads = 1});
-  WD_ASSIGN_OR_RETURN(auto joined,
-                      Group::join(options, group.placement, math::reference_kernels(), pool));
-  return body(*joined);
-}
-
 TEST(ExchangeGroups, OfEveryNodeSplitGiveTheBitsOfTheJudge) {
   for (const std::vector<int>& nodes :
        std::vector<std::vector<int>>{{0, 0, 1, 1}, {0, 0, 0, 1, 1}, {0, 0, 1, 1, 2, 2, 3, 3}}) {
@@ -154,7 +107,9 @@ TEST(ExchangeGroups, OfEveryNodeSplitGiveTheBitsOfTheJudge) {
     const Rows expected = reference_rows(group.scenario);
     const net::Address leader = free_address();
     Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
-      return take_part(group, leader, rank, [&](Group& joined) -> Status {
+      // Every other group talks in cipher.
+      const Part part{.leader = leader, .in_cipher = group.scenario.num_ranks % 2 == 0};
+      return take_part(group, rank, part, [&](Group& joined) -> Status {
         WD_ASSIGN_OR_RETURN(
             const std::vector<float> rows,
             run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
@@ -166,6 +121,57 @@ TEST(ExchangeGroups, OfEveryNodeSplitGiveTheBitsOfTheJudge) {
   }
 }
 
+// UCX over transports that any machine has: its calls, its order and its wake-ups, not its speed.
+TEST(ExchangeGroups, OverUcxGiveTheBitsOfTheJudge) {
+  for (const std::string transports : {"tcp", "posix,self", "sysv,self"}) {
+    for (const std::vector<int>& nodes : std::vector<std::vector<int>>{{0, 1}, {0, 0, 1, 1}}) {
+      SCOPED_TRACE(fmt::format("{} ranks over {}", nodes.size(), transports));
+      SimGroup group = group_of(static_cast<int32_t>(nodes.size()));
+      group.nodes = nodes;
+      const Rows expected = reference_rows(group.scenario);
+      const net::Address leader = free_address();
+      Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
+        const Part part{.leader = leader,
+                        .transport = fabric::NodeTransport::kUcx,
+                        .ucx = {.transports = transports}};
+        return take_part(group, rank, part, [&](Group& joined) -> Status {
+          // The last half is on the other node.
+          const RankId other{group.scenario.num_ranks - 1 - rank};
+          if (joined.fabric().peer_state(other).transport != "ucx")
+            return error(ErrorCode::kDataLoss, "not over ucx");
+          WD_ASSIGN_OR_RETURN(
+              const std::vector<float> rows,
+              run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
+          return compare(rows, expected[static_cast<size_t>(rank)]);
+        });
+      });
+      for (const std::string& outcome : processes.outcomes())
+        EXPECT_EQ(outcome, "ok");
+    }
+  }
+}
+
+TEST(ExchangeGroups, AKillIsNamedOverUcxToo) {
+  SimGroup group = group_of(4);
+  group.nodes = {0, 0, 1, 1};
+  group.scenario.num_steps = 1'000'000;
+  const net::Address leader = free_address();
+  Processes processes(4, [&](int32_t rank) {
+    const Part part{.leader = leader,
+                    .transport = fabric::NodeTransport::kUcx,
+                    .ucx = {.transports = "posix,self"}};
+    return take_part(group, rank, part, [&](Group& joined) -> Status {
+      fabric::processes_ready(rank);
+      WD_TRY(run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
+      return {};
+    });
+  });
+  processes.wait_until_ready();
+  processes.kill(3, SIGKILL);
+  for (const int32_t rank : {0, 1, 2})
+    EXPECT_THAT(processes.outcome(rank), testing::HasSubstr("rank 3 lost"));
+}
+
 TEST(ExchangeGroups, AKillOnAnotherNodeIsNamedByAllOthers) {
   for (const int32_t dead : {0, 1, 4}) {
     SimGroup group = group_of(5);
@@ -173,7 +179,7 @@ TEST(ExchangeGroups, AKillOnAnotherNodeIsNamedByAllOthers) {
     group.scenario.num_steps = 1'000'000;
     const net::Address leader = free_address();
     Processes processes(5, [&](int32_t rank) {
-      return take_part(group, leader, rank, [&](Group& joined) -> Status {
+      return take_part(group, rank, {.leader = leader}, [&](Group& joined) -> Status {
         fabric::processes_ready(rank);
         WD_TRY(run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
         return {};
@@ -201,7 +207,7 @@ TEST(ExchangeGroups, AStopOnAnotherNodeIsNamedByAllOthers) {
         WD_TRY(run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
         return {};
       };
-      return take_part(group, leader, rank, body, milliseconds{1200});
+      return take_part(group, rank, {.leader = leader, .liveness = milliseconds{1200}}, body);
     });
     processes.wait_until_ready();
     processes.kill(stopped, SIGSTOP);
@@ -219,7 +225,7 @@ TEST(ExchangeGroups, ThatDisagreeAreToldAboutWhat) {
     SimGroup group = group_of(2);
     if (rank == 1) group.options.shape.formats.combine = RowFormat::kF32;
     group.options.progress_deadline = seconds{1};
-    return take_part(group, leader, rank, [](Group&) { return Status{}; });
+    return take_part(group, rank, {.leader = leader}, [](Group&) { return Status{}; });
   });
   EXPECT_THAT(processes.outcome(1), testing::AllOf(testing::HasSubstr("combine f32"),
                                                    testing::HasSubstr("combine bf16")));

@@ -1,7 +1,6 @@
 // A group that sleeps costs next to nothing and wakes at once (promise 3), with real processes.
 #include "base/log.h"
-#include "ep/group.h"
-#include "ep/test_group.h"
+#include "exchange_rank.h"
 #include "fabric/test_processes.h"
 
 #include <gmock/gmock.h>
@@ -23,27 +22,6 @@ using std::chrono::seconds;
 SimGroup idle_group(std::vector<int> nodes) {
   const Scenario scenario{.num_ranks = static_cast<int32_t>(nodes.size()), .num_layers = 1};
   return sim_group(scenario, std::move(nodes));
-}
-
-Status take_part(const SimGroup& group,
-                 const net::Address& leader,
-                 int32_t rank,
-                 const std::function<Status(FabricAllToAll&)>& body) {
-  GroupOptions options{.exchange = group.options};
-  options.join = {.rank = RankId{rank},
-                  .num_ranks = group.scenario.num_ranks,
-                  .leader = leader,
-                  .node_id = group.nodes[static_cast<size_t>(rank)]};
-  options.join.fabric.wait = fabric::WaitPolicy::for_node(group.scenario.num_ranks, 2);
-  ThreadPool pool({.num_threads = 1});
-  WD_ASSIGN_OR_RETURN(auto joined,
-                      Group::join(options, group.placement, math::reference_kernels(), pool));
-  return body(joined->exchange());
-}
-
-net::Address free_address() {
-  const auto listener = fabric::listen_tcp({.host = "127.0.0.1"});
-  return *fabric::local_address(listener->get(), {.host = "127.0.0.1"});
 }
 
 // One exchange without rows: what the others serve for.
@@ -78,7 +56,8 @@ TEST(IdleGroup, WakesUpAtMostFiveTimesASecondAndCostsNoProcessorToSpeakOf) {
   const SimGroup group = idle_group({0, 0, 1, 1});
   const net::Address leader = free_address();
   Processes processes(4, [&](int32_t rank) {
-    return take_part(group, leader, rank, [&](FabricAllToAll& exchange) -> Status {
+    return take_part(group, rank, {.leader = leader}, [&](Group& joined) -> Status {
+      FabricAllToAll& exchange = joined.exchange();
       WD_TRY(step_until_asleep(exchange, group.scenario.hidden));
       rusage before{};
       getrusage(RUSAGE_SELF, &before);
@@ -106,7 +85,8 @@ TEST(IdleGroup, WakesForTheNextRequest) {
   const SimGroup group = idle_group({0, 0});
   const net::Address leader = free_address();
   Processes processes(2, [&](int32_t rank) {
-    return take_part(group, leader, rank, [&](FabricAllToAll& exchange) -> Status {
+    return take_part(group, rank, {.leader = leader}, [&](Group& joined) -> Status {
+      FabricAllToAll& exchange = joined.exchange();
       WD_TRY(step_until_asleep(exchange, group.scenario.hidden));
       std::vector<Duration> times;
       for (int i = 0; i < kWakes; ++i) {
