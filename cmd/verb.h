@@ -35,6 +35,7 @@ std::unique_ptr<Verb> make_up();
 std::unique_ptr<Verb> make_chat();
 std::unique_ptr<Verb> make_bench_serve();
 std::unique_ptr<Verb> make_bench_quality();
+std::unique_ptr<Verb> make_bench_ep();
 std::unique_ptr<Verb> make_gateway();
 std::unique_ptr<Verb> make_epp();
 std::unique_ptr<Verb> make_sidecar();

@@ -15,10 +15,10 @@ namespace {
 
 using MakeVerb = std::unique_ptr<Verb> (*)();
 
-constexpr std::array<MakeVerb, 11> kVerbs = {
-    make_serve,      make_up,          make_chat,          make_gateway, make_epp,
-    make_sidecar,    make_bench_serve, make_bench_quality, make_golden,  make_make_checkpoint,
-    make_completion,
+constexpr std::array<MakeVerb, 12> kVerbs = {
+    make_serve,           make_up,          make_chat,     make_gateway,       make_epp,
+    make_sidecar,         make_bench_serve, make_bench_ep, make_bench_quality, make_golden,
+    make_make_checkpoint, make_completion,
 };
 
 std::vector<std::unique_ptr<Verb>> all_verbs() {

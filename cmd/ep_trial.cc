@@ -1,0 +1,266 @@
+#include "cmd/ep_trial.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/random.h"
+#include "base/topology.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <optional>
+
+namespace wideep::cmd {
+namespace {
+
+constexpr int kWarmUp = 2;          // exchanges before the clock starts
+constexpr int64_t kJudgedMax = 64;  // tokens of a rank that the judge looks at
+constexpr int64_t kTurn = 64;       // values
+
+// Draws distinct experts with the given weights: the smallest of exponential waiting times.
+class ExpertDraw {
+ public:
+  explicit ExpertDraw(const EpTrial& trial)
+      : top_k_(static_cast<size_t>(trial.top_k)), waits_(static_cast<size_t>(trial.num_experts)) {
+    Random random(trial.seed);
+    order_.resize(waits_.size());
+    std::iota(order_.begin(), order_.end(), 0);
+    for (size_t i = order_.size(); i > 1; --i)
+      std::swap(order_[i - 1], order_[random.below(i)]);
+    for (size_t e = 0; e < order_.size(); ++e)
+      weights_.push_back(std::pow(1.0 + static_cast<double>(order_[e]), -trial.zipf));
+  }
+
+  void draw(Random& random, std::vector<ExpertId>& experts) {
+    for (size_t e = 0; e < waits_.size(); ++e)
+      waits_[e] = {-std::log(1.0 - random.uniform()) / weights_[e], static_cast<int32_t>(e)};
+    std::ranges::partial_sort(waits_, waits_.begin() + static_cast<std::ptrdiff_t>(top_k_));
+    for (size_t k = 0; k < top_k_; ++k)
+      experts.push_back(ExpertId{waits_[k].second});
+  }
+
+ private:
+  const size_t top_k_;
+  std::vector<int32_t> order_;
+  std::vector<double> weights_;
+  std::vector<std::pair<double, int32_t>> waits_;
+};
+
+uint64_t hash_of(const Matrix<float>& x) {
+  return xxh64({reinterpret_cast<const std::byte*>(x.data()),
+                static_cast<size_t>(x.rows() * x.cols()) * sizeof(float)});
+}
+
+// With a core for each rank: rank i on core i, as a deployment does it.
+void pin(const EpTrial& trial, RankId rank) {
+  const auto topology = Topology::of_this_machine();
+  if (!topology || trial.num_ranks > topology->num_cores()) return;
+  const auto cpus = topology->cpus_of_rank(index(rank), trial.num_ranks);
+  if (!cpus) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpus->cpus.front(), &set);
+  sched_setaffinity(0, sizeof set, &set);
+}
+
+// One rank's state between orders.
+class TrialRank {
+ public:
+  TrialRank(RankId rank, const MakeContestant& make) : rank_(rank), make_(make) {}
+
+  Result<EpAnswer> obey(const EpOrder& order) {
+    switch (order.kind) {
+      case EpOrder::Kind::kPrepare:
+        return prepare(order.trial);
+      case EpOrder::Kind::kExchange:
+        return exchange(order.count);
+      case EpOrder::Kind::kCopy:
+        return copy(order.count);
+      case EpOrder::Kind::kQuit:
+        break;
+    }
+    return EpAnswer{};
+  }
+
+ private:
+  Result<EpAnswer> prepare(const EpTrial& trial) {
+    contestant_.reset();
+    from_ = AlignedBuffer();
+    to_ = AlignedBuffer();
+    trial_ = trial;
+    pin(trial, rank_);
+    inputs_.emplace(trial, rank_);
+    x_ = Matrix<float>(trial.num_tokens, trial.hidden);
+    WD_ASSIGN_OR_RETURN(contestant_, make_(trial, rank_));
+    WD_TRY(contestant_->begin());
+    WD_TRY(contestant_->exchange(*inputs_, x_.view()));
+    WD_TRY(compare_with_judge());
+    return EpAnswer{.hash = hash_of(x_)};
+  }
+
+  Status compare_with_judge() const {
+    const int64_t count = std::min(trial_.num_tokens, kJudgedMax);
+    const Matrix<float> expected = judge(trial_, *inputs_, count);
+    if (std::memcmp(expected.data(), x_.data(),
+                    static_cast<size_t>(count * trial_.hidden) * sizeof(float)) == 0)
+      return {};
+    return error(ErrorCode::kDataLoss, "rank {}: other bits than the judge's", index(rank_));
+  }
+
+  Result<EpAnswer> exchange(int32_t count) {
+    WD_TRY(contestant_->begin());
+    for (int i = 0; i < kWarmUp; ++i)
+      WD_TRY(contestant_->exchange(*inputs_, x_.view()));
+    const TimePoint start = real_clock().now();
+    for (int32_t i = 0; i < count; ++i)
+      WD_TRY(contestant_->exchange(*inputs_, x_.view()));
+    return since(start, count);
+  }
+
+  Result<EpAnswer> copy(int32_t count) {
+    const auto bytes = static_cast<size_t>(trial_.num_tokens * trial_.top_k *
+                                           math::row_bytes(trial_.formats.combine, trial_.hidden));
+    if (from_.size() != bytes) {
+      from_ = AlignedBuffer(bytes);
+      to_ = AlignedBuffer(bytes);
+      from_.prefault();
+      to_.prefault();
+    }
+    for (int i = 0; i < kWarmUp; ++i)
+      std::memcpy(to_.data(), from_.data(), bytes);
+    const TimePoint start = real_clock().now();
+    for (int32_t i = 0; i < count; ++i) {
+      std::memcpy(to_.data(), from_.data(), bytes);
+      asm volatile("" ::"r"(to_.data()) : "memory");
+    }
+    return since(start, count);
+  }
+
+  static EpAnswer since(TimePoint start, int32_t count) {
+    const std::chrono::duration<double> spent = real_clock().now() - start;
+    return {.seconds = spent.count() / count};
+  }
+
+  const RankId rank_;
+  const MakeContestant& make_;
+  EpTrial trial_;
+  std::optional<EpInputs> inputs_;
+  Matrix<float> x_;
+  std::unique_ptr<EpContestant> contestant_;
+  AlignedBuffer from_;
+  AlignedBuffer to_;
+};
+
+}  // namespace
+
+const math::Kernels& ep_kernels() {
+  return math::kernels(math::detect_isa());
+}
+
+EpInputs::EpInputs(const EpTrial& trial, RankId rank)
+    : placement(ep::LayerPlacement::linear(trial.num_experts, trial.num_ranks)),
+      h(trial.num_tokens, trial.hidden) {
+  Random random(trial.seed * 1'000'003 + static_cast<uint64_t>(index(rank)) + 1);
+  for (int64_t i = 0; i < h.rows() * h.cols(); ++i)
+    h.data()[i] = random.symmetric();
+  ExpertDraw draw(trial);
+  for (int64_t t = 0; t < trial.num_tokens; ++t)
+    draw.draw(random, experts);
+  for (size_t i = 0; i < experts.size(); ++i)
+    weights.push_back(random.symmetric());
+}
+
+ep::Routing EpInputs::routing() const {
+  return {.num_tokens = h.rows(),
+          .top_k = h.rows() == 0 ? 0 : std::ssize(experts) / h.rows(),
+          .experts = experts,
+          .weights = weights};
+}
+
+EpExpert::EpExpert(const EpTrial& trial, const math::Kernels& kernels)
+    : trial_(trial),
+      kernels_(kernels),
+      values_(static_cast<size_t>(trial.hidden)),
+      turned_(values_.size()),
+      result_(static_cast<size_t>(math::row_bytes(trial.formats.combine, trial.hidden))) {}
+
+void EpExpert::compute(ExpertId expert, const std::byte* in, std::byte* out, bool is_shared) {
+  const ep::RowFormats& formats = trial_.formats;
+  const int64_t shift = index(expert) * kTurn % trial_.hidden;
+  if (formats.input == formats.combine) {
+    const int64_t width = formats.combine == math::RowFormat::kF32 ? 4 : 2;
+    const int64_t head = shift * width;
+    const int64_t tail = (trial_.hidden - shift) * width;
+    if (is_shared) {
+      kernels_.stream(in + head, tail, out);
+      kernels_.stream(in, head, out + tail);
+      return;
+    }
+    std::memcpy(out, in + head, static_cast<size_t>(tail));
+    std::memcpy(out + tail, in, static_cast<size_t>(head));
+    return;
+  }
+  kernels_.decode_row(formats.input, in, trial_.hidden, values_.data());
+  std::ranges::rotate_copy(values_, values_.begin() + shift, turned_.begin());
+  std::byte* const result = is_shared ? result_.data() : out;
+  kernels_.encode_row(formats.combine, turned_.data(), trial_.hidden, result);
+  if (is_shared) kernels_.stream(result, std::ssize(result_.bytes()), out);
+}
+
+Matrix<float> judge(const EpTrial& trial, const EpInputs& inputs, int64_t num_tokens) {
+  const math::Kernels& kernels = math::reference_kernels();
+  const ep::RowFormats& formats = trial.formats;
+  EpExpert expert(trial, kernels);
+  const auto buffer = [&](math::RowFormat format) {
+    return AlignedBuffer(static_cast<size_t>(math::row_bytes(format, trial.hidden)));
+  };
+  AlignedBuffer wire = buffer(formats.dispatch);
+  AlignedBuffer in = buffer(formats.input);
+  AlignedBuffer out = buffer(formats.combine);
+  std::vector<float> decoded(static_cast<size_t>(trial.hidden));
+  Matrix<float> sums(num_tokens, trial.hidden);
+  const bool converts = formats.input != formats.dispatch;
+  for (int64_t t = 0; t < num_tokens; ++t) {
+    kernels.encode_row(formats.dispatch, inputs.h.row(t).data(), trial.hidden, wire.data());
+    if (converts) {
+      kernels.decode_row(formats.dispatch, wire.data(), trial.hidden, decoded.data());
+      kernels.encode_row(formats.input, decoded.data(), trial.hidden, in.data());
+    }
+    for (int64_t k = 0; k < trial.top_k; ++k) {
+      const auto i = static_cast<size_t>(t * trial.top_k + k);
+      expert.compute(inputs.experts[i], converts ? in.data() : wire.data(), out.data(), false);
+      kernels.decode_row(formats.combine, out.data(), trial.hidden, decoded.data());
+      kernels.axpy(inputs.weights[i], decoded.data(), trial.hidden, sums.row(t).data());
+    }
+  }
+  return sums;
+}
+
+Status serve_trials(const fabric::UniqueFd& socket, RankId rank, const MakeContestant& make) {
+  TrialRank trial_rank(rank, make);
+  for (;;) {
+    EpOrder order;
+    const ssize_t count = recv(socket.get(), &order, sizeof order, 0);
+    if (count < 0 && errno == EINTR) continue;
+    if (count == 0 || order.kind == EpOrder::Kind::kQuit) return {};
+    if (count != sizeof order) return error(ErrorCode::kDataLoss, "an order of {} bytes", count);
+    const Result<EpAnswer> obeyed = trial_rank.obey(order);
+    EpAnswer answer;
+    if (obeyed) {
+      answer = *obeyed;
+    } else {
+      fmt::format_to_n(answer.error, sizeof answer.error - 1, "{}", obeyed.error().message);
+    }
+    if (send(socket.get(), &answer, sizeof answer, MSG_NOSIGNAL) != sizeof answer)
+      return error(ErrorCode::kUnavailable, "the bench is gone");
+  }
+}
+
+}  // namespace wideep::cmd

@@ -1,0 +1,113 @@
+// One measured exchange of expert parallelism, whoever implements it: its shape, its inputs, what
+// the experts do, what must come out, and the process that runs it at the bench's orders. Used by
+// `wideep bench ep` for its own exchange and by bench/ep_mpi.cc for MPI's.
+//
+// What is timed on each rank: rows are encoded and leave, every expert writes one result row for
+// each row it gets, results come home and are added in k order. What the experts do is next to
+// nothing (a copy), so that the exchange is measured.
+#pragma once
+
+#include "base/matrix.h"
+#include "base/result.h"
+#include "ep/all_to_all.h"
+#include "ep/placement.h"
+#include "fabric/unique_fd.h"
+#include "math/kernels.h"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace wideep::cmd {
+
+// Plain: travels between processes of this host as it lies in memory.
+struct EpTrial {
+  int32_t num_ranks = 2;
+  int32_t num_nodes = 1;   // wideep only: ranks on different nodes talk over TCP
+  int64_t num_tokens = 8;  // of each rank
+  int64_t hidden = 2048;   // a multiple of 64
+  int64_t top_k = 8;
+  int32_t num_experts = 64;
+  double zipf = 0;  // experts are chosen with weight 1 / popularity^zipf; 0: uniform
+  ep::Mode mode = ep::Mode::kLowLatency;
+  ep::RowFormats formats;
+  uint64_t seed = 1;
+  int32_t port = 0;    // where this trial's ranks meet
+  uint64_t epoch = 1;  // of this trial
+};
+
+// What a rank brings, a function of (trial, rank).
+struct EpInputs {
+  EpInputs(const EpTrial& trial, RankId rank);
+
+  ep::Routing routing() const;
+
+  ep::LayerPlacement placement;
+  Matrix<float> h;                // [num_tokens][hidden]
+  std::vector<ExpertId> experts;  // [num_tokens][top_k], distinct within a token
+  std::vector<float> weights;
+};
+
+// The expert: turns the row by 64 values for each expert number, so that a row that went to another
+// expert shows. Thread: one at a time.
+class EpExpert {
+ public:
+  EpExpert(const EpTrial& trial, const math::Kernels& kernels);
+  // `is_shared`: another core will read the result; call finish() before telling it.
+  void compute(ExpertId expert, const std::byte* in, std::byte* out, bool is_shared);
+
+  void finish() { kernels_.stream_fence(); }
+
+ private:
+  const EpTrial trial_;
+  const math::Kernels& kernels_;
+  std::vector<float> values_;
+  std::vector<float> turned_;
+  AlignedBuffer result_;
+};
+
+// What must be added to x for the first `num_tokens` of a rank's tokens, by the reference kernels
+// and without any exchange.
+Matrix<float> judge(const EpTrial& trial, const EpInputs& inputs, int64_t num_tokens);
+
+// An implementation of the exchange on one rank.
+class EpContestant {
+ public:
+  virtual ~EpContestant() = default;
+  // Exchanges follow; called by all ranks.
+  virtual Status begin() = 0;
+  // x += what the experts made of the inputs.
+  virtual Status exchange(const EpInputs& inputs, MatrixView<float> x) = 0;
+};
+
+using MakeContestant =
+    std::function<Result<std::unique_ptr<EpContestant>>(const EpTrial& trial, RankId rank)>;
+
+// What the bench tells all ranks, and what each answers.
+struct EpOrder {
+  enum class Kind : uint32_t {
+    kPrepare,   // the trial; exchanges once and compares with the judge: hash of x
+    kExchange,  // `count` times: seconds
+    kCopy,      // copies as many bytes as there are result rows, `count` times: seconds
+    kQuit,
+  };
+  Kind kind{};
+  int32_t count = 0;
+  EpTrial trial;
+};
+
+struct EpAnswer {
+  double seconds = 0;  // of one
+  uint64_t hash = 0;
+  char error[512] = {};  // empty: done
+};
+
+// Serves the bench at the other end of `socket` (SOCK_SEQPACKET, connected) until kQuit.
+Status serve_trials(const fabric::UniqueFd& socket, RankId rank, const MakeContestant& make);
+
+// The kernels of this machine.
+const math::Kernels& ep_kernels();
+
+}  // namespace wideep::cmd
