@@ -13,21 +13,11 @@ namespace {
 constexpr int64_t kChunk = 1 << 20;
 constexpr int64_t kWindow = int64_t{512} << 20;  // bytes read by one run
 
-void sum_chunk(std::span<const std::byte> chunk) {
-  uint64_t sum[8] = {};
-  const auto* words = reinterpret_cast<const uint64_t*>(chunk.data());
-  for (size_t i = 0; i < chunk.size() / 8; i += 8) {
-    for (size_t j = 0; j < 8; ++j)
-      sum[j] += words[i + j];
-  }
-  for (const uint64_t value : sum)
-    asm volatile("" ::"r"(value));
-}
-
 // Sums all of a window of the memory, another one at each run.
 void add_read(std::vector<Case>& cases,
               const std::string& name,
               ThreadPool* pool,
+              void (*read)(std::span<const std::byte>),
               std::span<const std::byte> memory) {
   const auto size = static_cast<int64_t>(memory.size());
   const int64_t chunks = std::min(size, kWindow) / kChunk;
@@ -36,8 +26,8 @@ void add_read(std::vector<Case>& cases,
       {.name = name, .work = static_cast<double>(chunks * kChunk), .unit = "GB/s", .run = [=] {
          *base = (*base + chunks) % (size / kChunk - chunks + 1);
          const auto body = [&](int64_t chunk, int) {
-           sum_chunk(memory.subspan(static_cast<size_t>((*base + chunk) * kChunk),
-                                    static_cast<size_t>(kChunk)));
+           read(memory.subspan(static_cast<size_t>((*base + chunk) * kChunk),
+                               static_cast<size_t>(kChunk)));
          };
          if (pool != nullptr) {
            pool->for_each(chunks, body);
@@ -77,9 +67,9 @@ void add_calibration(std::vector<Case>& cases,
                      math::Isa isa,
                      ThreadPool& pool,
                      std::span<const std::byte> memory) {
-  add_read(cases, "read 1 thread", nullptr, memory);
-  add_read(cases, "read", &pool, memory);
   const Peaks all = peaks(isa);
+  add_read(cases, "read 1 thread", nullptr, all.read, memory);
+  add_read(cases, "read", &pool, all.read, memory);
   add_peak(cases, "bf16 peak", pool, all.bf16);
   add_peak(cases, "int8 peak", pool, all.int8);
 }

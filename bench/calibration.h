@@ -11,7 +11,7 @@
 
 namespace wideep::bench {
 
-// Adds the cases "read 1 thread", "read" (plain sums over windows of `memory`, GB/s), "bf16 peak 1
+// Adds the cases "read 1 thread", "read" (sums over windows of `memory`, GB/s), "bf16 peak 1
 // thread", "bf16 peak", "int8 peak 1 thread" and "int8 peak" (operands in registers, GOPS). Pool
 // and memory must outlive the cases.
 void add_calibration(std::vector<Case>& cases,

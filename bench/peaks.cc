@@ -17,6 +17,7 @@ Peaks peaks(math::Isa isa) {
     case math::Isa::kAmx: {
       Peaks all = amx_peaks();
       all.f32 = avx512_peaks().f32;
+      all.read = avx512_peaks().read;
       return all;
     }
   }

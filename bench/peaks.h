@@ -3,7 +3,9 @@
 
 #include "math/isa.h"
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace wideep::bench {
 
@@ -12,6 +14,8 @@ struct Peaks {
   double (*f32)() = nullptr;
   double (*bf16)() = nullptr;  // the instruction that bf16 rows use at this level
   double (*int8)() = nullptr;
+  // Reads all of it with the level's widest loads.
+  void (*read)(std::span<const std::byte> memory) = nullptr;
 };
 
 Peaks peaks(math::Isa isa);

@@ -21,10 +21,23 @@ double madd_ymm() {
   });
 }
 
+void read_ymm(std::span<const std::byte> memory) {
+  __m256i sums[8] = {};
+  for (size_t i = 0; i + 256 <= memory.size(); i += 256) {
+#pragma unroll
+    for (size_t j = 0; j < 8; ++j) {
+      const auto* from = reinterpret_cast<const __m256i*>(memory.data() + i + 32 * j);
+      sums[j] = _mm256_add_epi64(sums[j], _mm256_loadu_si256(from));
+    }
+  }
+  for (__m256i& sum : sums)
+    asm volatile("" ::"x"(sum));
+}
+
 }  // namespace
 
 Peaks avx2_peaks() {
-  return {.f32 = fma_ymm, .bf16 = fma_ymm, .int8 = madd_ymm};
+  return {.f32 = fma_ymm, .bf16 = fma_ymm, .int8 = madd_ymm, .read = read_ymm};
 }
 
 }  // namespace wideep::bench

@@ -21,10 +21,21 @@ double dpbusd_zmm() {
   });
 }
 
+void read_zmm(std::span<const std::byte> memory) {
+  __m512i sums[4] = {};
+  for (size_t i = 0; i + 256 <= memory.size(); i += 256) {
+#pragma unroll
+    for (size_t j = 0; j < 4; ++j)
+      sums[j] = _mm512_add_epi64(sums[j], _mm512_loadu_si512(memory.data() + i + 64 * j));
+  }
+  for (__m512i& sum : sums)
+    asm volatile("" ::"v"(sum));
+}
+
 }  // namespace
 
 Peaks avx512_peaks() {
-  return {.f32 = fma_zmm, .bf16 = fma_zmm, .int8 = dpbusd_zmm};
+  return {.f32 = fma_zmm, .bf16 = fma_zmm, .int8 = dpbusd_zmm, .read = read_zmm};
 }
 
 }  // namespace wideep::bench

@@ -1,6 +1,9 @@
 // AVX-512 BF16 + VBMI: rows kBf16 by vdpbf16ps, which adds the products of inputs 2i and 2i + 1 to
-// a sum in one instruction; i ascends. fp8 weights become bf16 in registers where few rows wait for
-// them, and in an L1 block that many rows share: the same products and the same sums.
+// a sum in one instruction; i ascends. fp8 weights become bf16 in registers: the same products and
+// the same sums.
+//
+// Few rows keep sums of all 64 columns; up to eight take the columns in two halves, each line of
+// weights being read (and each code converted) once for all of them.
 #include "math/fp8_vbmi-inl.h"
 #include "math/kernel_tables.h"
 #include "math/vec_avx512-inl.h"
@@ -11,11 +14,12 @@
 namespace wideep::math {
 namespace {
 
-constexpr int kBf16Rows = 6;
-constexpr int kFp8Rows = 4;  // the tables of Fp8ToBf16 need registers too
+constexpr int kRowsMax = 8;
+constexpr int kHalves = 2;  // of a panel's columns
 
 struct Bf16Lines {
   static constexpr int64_t kLineBytes = 256;
+  static constexpr int kWholeRows = 6;  // rows whose sums of all columns fit into registers
 
   // Two inputs x 32 columns.
   void load(const std::byte* line, int half, __m512i (&w)[2]) const {
@@ -26,6 +30,7 @@ struct Bf16Lines {
 
 struct Fp8Lines {
   static constexpr int64_t kLineBytes = 128;
+  static constexpr int kWholeRows = 4;  // the tables of Fp8ToBf16 need registers too
   Fp8ToBf16 convert;
 
   void load(const std::byte* line, int half, __m512i (&w)[2]) const {
@@ -35,34 +40,30 @@ struct Fp8Lines {
 
 struct Bf16Block {
   const std::byte* weights;
-  const std::byte* packed;  // the same as they come from memory
-  int64_t packed_line;      // bytes of two inputs there
-  int64_t begin;            // inputs
+  int64_t begin;  // inputs
   int64_t end;
   const float* scales;  // two, or null: sums go on from what `out` holds
 };
 
-template <typename Lines, int kRows>
-inline void bf16_pairs(const Bf16Block& block,
-                       const Pass& pass,
-                       const std::byte* const* rows,
-                       __m512 (&sums)[kRows][4]) {
+// kRows rows x kCount halves of the columns, from `first` on.
+template <typename Lines, int kRows, int kCount, int kAhead>
+[[gnu::always_inline]] inline void bf16_pairs(const Bf16Block& block,
+                                              int first,
+                                              const std::byte* const* rows,
+                                              const Prefetch<kAhead>& prefetch,
+                                              __m512 (&sums)[kRows][2 * kCount]) {
   const Lines lines;
   const std::byte* x[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
     x[r] = rows[r] + block.begin * 2;
   const int64_t pairs = (block.end - block.begin) / 2;
-  // An expanded block has been read already: the next one is due.
-  const auto prefetch_from = block.weights == block.packed ? prefetch_for : prefetch_next;
-  const Prefetch prefetch =
-      prefetch_from(pass, block.packed, pairs * block.packed_line, block.packed_line);
   for (int64_t i = 0; i < pairs; ++i) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int half = 0; half < kCount; ++half) {
       __m512i w[2];
-      prefetch.before<2>(i, half);
-      lines.load(block.weights + i * Lines::kLineBytes, half, w);
+      prefetch.template before<kCount>(i, half);
+      lines.load(block.weights + i * Lines::kLineBytes, first + half, w);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         const auto pair = reinterpret_cast<__m512bh>(
@@ -77,29 +78,31 @@ inline void bf16_pairs(const Bf16Block& block,
   }
 }
 
-template <typename Lines, int kRows>
-inline void bf16_block(const Bf16Block& block,
-                       const Pass& pass,
-                       const std::byte* const* rows,
-                       float* out,
-                       int64_t stride) {
-  __m512 sums[kRows][4];
+template <typename Lines, int kRows, int kCount>
+inline void bf16_block(const PanelProduct& p, const Bf16Block& block, const Pass& pass, int first) {
+  __m512 sums[kRows][2 * kCount];
+  float* out = p.out + pass.first_row * p.out_stride + first * 32;
   const bool carry = block.scales == nullptr && block.begin > 0;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
-    for (int v = 0; v < 4; ++v)
-      sums[r][v] = carry ? _mm512_loadu_ps(out + r * stride + v * 16) : _mm512_setzero_ps();
+    for (int v = 0; v < 2 * kCount; ++v)
+      sums[r][v] = carry ? _mm512_loadu_ps(out + r * p.out_stride + v * 16) : _mm512_setzero_ps();
   }
-  bf16_pairs<Lines, kRows>(block, pass, rows, sums);
+  const Block packed{.packed = block.weights,
+                     .bytes = (block.end - block.begin) / 2 * Lines::kLineBytes};
+  with_prefetch<Lines::kLineBytes, kHalves / kCount>(
+      pass, first / kCount, packed, [&](const auto& prefetch) __attribute__((always_inline)) {
+        bf16_pairs<Lines, kRows, kCount>(block, first, p.rows + pass.first_row, prefetch, sums);
+      });
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
-    for (int v = 0; v < 4; ++v) {
-      float* to = out + r * stride + v * 16;
+    for (int v = 0; v < 2 * kCount; ++v) {
+      float* to = out + r * p.out_stride + v * 16;
       __m512 sum = sums[r][v];
       if (block.scales != nullptr) {
-        const __m512 scale = _mm512_set1_ps(block.scales[v / 2]);
+        const __m512 scale = _mm512_set1_ps(block.scales[first + v / 2]);
         sum = block.begin == 0 ? _mm512_mul_ps(sum, scale)
                                : _mm512_fmadd_ps(sum, scale, _mm512_loadu_ps(to));
       }
@@ -108,45 +111,34 @@ inline void bf16_block(const Bf16Block& block,
   }
 }
 
-template <typename Lines, int kRowsMax>
+template <typename Lines>
 inline void bf16_rows(const PanelProduct& p, const Bf16Block& block) {
   for_row_groups<kRowsMax>(p.num_rows, [&]<int kRows>(const Pass& pass) {
-    bf16_block<Lines, kRows>(block, pass, p.rows + pass.first_row,
-                             p.out + pass.first_row * p.out_stride, p.out_stride);
+    constexpr int kCount = kRows <= Lines::kWholeRows ? kHalves : 1;
+    for (int first = 0; first < kHalves; first += kCount)
+      bf16_block<Lines, kRows, kCount>(p, block, pass, first);
   });
 }
 
 void multiply_bf16(const PanelProduct& p) {
-  // 32 KiB of weights stay in L1 while all groups of rows pass; one group needs no blocks.
-  const int64_t step = p.num_rows <= kBf16Rows ? p.kp : 256;
+  // A block of weights stays in L1 for all passes; a single pass needs no blocks.
+  constexpr int64_t kInL1 = Vec::kBlockBytes / (kPanelCols * 2);
+  const int64_t step = p.num_rows <= Bf16Lines::kWholeRows ? p.kp : kInL1;
   for (int64_t begin = 0; begin < p.kp; begin += step) {
-    const std::byte* weights = p.panel + begin * kPanelCols * 2;
-    bf16_rows<Bf16Lines, kBf16Rows>(p, {.weights = weights,
-                                        .packed = weights,
-                                        .packed_line = Bf16Lines::kLineBytes,
-                                        .begin = begin,
-                                        .end = least(begin + step, p.kp),
-                                        .scales = nullptr});
+    bf16_rows<Bf16Lines>(p, {.weights = p.panel + begin * kPanelCols * 2,
+                             .begin = begin,
+                             .end = least(begin + step, p.kp),
+                             .scales = nullptr});
   }
 }
 
 void multiply_fp8(const PanelProduct& p) {
-  alignas(64) std::byte expanded[kScaleBlock * kPanelCols * 2];
   for (int64_t begin = 0; begin < p.kp; begin += kScaleBlock) {
-    const std::byte* codes = p.panel + begin * kPanelCols;
-    Bf16Block block{.weights = codes,
-                    .packed = codes,
-                    .packed_line = Fp8Lines::kLineBytes,
-                    .begin = begin,
-                    .end = least(begin + kScaleBlock, p.kp),
-                    .scales = reinterpret_cast<const float*>(p.scales) + begin / kScaleBlock * 2};
-    if (p.num_rows <= kFp8Rows) {
-      bf16_rows<Fp8Lines, kFp8Rows>(p, block);
-    } else {
-      expand_fp8_to_bf16(block.weights, block.end - begin, expanded);
-      block.weights = expanded;
-      bf16_rows<Bf16Lines, kBf16Rows>(p, block);
-    }
+    bf16_rows<Fp8Lines>(
+        p, {.weights = p.panel + begin * kPanelCols,
+            .begin = begin,
+            .end = least(begin + kScaleBlock, p.kp),
+            .scales = reinterpret_cast<const float*>(p.scales) + begin / kScaleBlock * 2});
   }
 }
 

@@ -1,7 +1,8 @@
 // Products in f32 with fused multiply-add: rows kF32 (or kBf16, prepared as f32) x weights kF32,
 // kBf16, kFp8. Included by the AVX2 and AVX-512 levels, which define before it:
 //
-//   struct Vec   { using F = vector of f32; kLanes; zero, load, store, broadcast, fma, mul }
+//   struct Vec   { using F = vector of f32; kLanes; kRowsMax, kOnePassRows, kBlockBytes;
+//                  zero, load, store, broadcast, fma, mul }
 //   struct F32Weights, Bf16Weights, Fp8Weights
 //     kValueBytes       bytes of one weight
 //     load(line, c, even, odd)   line: the weights of two inputs, 64 columns; fills the vectors of
@@ -22,20 +23,20 @@ namespace {
 constexpr int kVecs = 64 / Vec::kLanes;  // vectors of a panel's columns
 
 // kRows rows x kCount vectors (from vector `first` on) over `pairs` pairs of inputs.
-template <typename Weights, int kRows, int kCount>
-inline void fma_pairs(const float* const* x,
-                      const std::byte* w,
-                      int64_t pairs,
-                      int first,
-                      const Prefetch& prefetch,
-                      Vec::F (&sums)[kRows][kCount]) {
+template <typename Weights, int kRows, int kCount, int kAhead>
+[[gnu::always_inline]] inline void fma_pairs(const float* const* x,
+                                             const std::byte* w,
+                                             int64_t pairs,
+                                             int first,
+                                             const Prefetch<kAhead>& prefetch,
+                                             Vec::F (&sums)[kRows][kCount]) {
   constexpr int64_t kLine = kPanelCols * 2 * Weights::kValueBytes;
   for (int64_t i = 0; i < pairs; ++i) {
 #pragma unroll
     for (int c = 0; c < kCount / 2; ++c) {
       Vec::F even[2];
       Vec::F odd[2];
-      prefetch.before<kCount / 2>(i, c);
+      prefetch.template before<kCount / 2>(i, c);
       Weights::load(w + i * kLine, first / 2 + c, even, odd);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
@@ -51,7 +52,6 @@ inline void fma_pairs(const float* const* x,
 struct FmaBlock {
   const std::byte* weights;
   const std::byte* packed;  // the same as they come from memory
-  int64_t packed_line;      // bytes of two inputs there
   int64_t begin;            // inputs
   int64_t end;
   bool is_first;
@@ -82,12 +82,9 @@ inline void store_sums(const Vec::F (&sums)[kRows][kCount],
 }
 
 // One block of inputs of kRows rows: into `out`, which holds the sums of the blocks before.
-template <typename Weights, int kRows, int kCount>
-inline void fma_block(const FmaBlock& block,
-                      const Pass& rows_pass,
-                      const float* const* rows,
-                      float* out,
-                      int64_t stride) {
+template <typename Weights, int kPackedBytes, int kRows, int kCount>
+inline void fma_block(
+    const FmaBlock& block, const Pass& pass, const float* const* rows, float* out, int64_t stride) {
   const float* x[kRows];
   for (int r = 0; r < kRows; ++r)
     x[r] = rows[r] + block.begin;
@@ -101,15 +98,15 @@ inline void fma_block(const FmaBlock& block,
         sums[r][v] = carry ? Vec::load(out + r * stride + Weights::column(first + v)) : Vec::zero();
     }
     const int64_t pairs = (block.end - block.begin) / 2;
-    // An expanded block has been read already: the next one is due.
-    const auto prefetch_from = block.weights == block.packed ? prefetch_for : prefetch_next;
-    constexpr int kTurns = kVecs / kCount;
-    const Pass pass{.first_row = rows_pass.first_row,
-                    .index = rows_pass.index * kTurns + first / kCount,
-                    .count = rows_pass.count * kTurns};
-    fma_pairs<Weights, kRows, kCount>(
-        x, block.weights, pairs, first,
-        prefetch_from(pass, block.packed, pairs * block.packed_line, block.packed_line), sums);
+    constexpr int kStepBytes = kPanelCols * 2 * kPackedBytes;
+    with_prefetch<kStepBytes, kVecs / kCount>(
+        pass, first / kCount,
+        {.packed = block.packed,
+         .bytes = pairs * kStepBytes,
+         .was_read = block.packed != block.weights},
+        [&](const auto& prefetch) __attribute__((always_inline)) {
+          fma_pairs<Weights, kRows, kCount>(x, block.weights, pairs, first, prefetch, sums);
+        });
 #pragma unroll
     for (int v = 0; v < kCount; v += 2) {
 #pragma unroll
@@ -130,25 +127,27 @@ constexpr int fma_vectors() {
   return count;
 }
 
-template <typename Weights>
+template <typename Weights, int kPackedBytes = Weights::kValueBytes>
 inline void fma_rows(const PanelProduct& p, const float* const* rows, const FmaBlock& block) {
   for_row_groups<Vec::kRowsMax>(p.num_rows, [&]<int kRows>(const Pass& pass) {
-    fma_block<Weights, kRows, fma_vectors<kRows>()>(
+    fma_block<Weights, kPackedBytes, kRows, fma_vectors<kRows>()>(
         block, pass, rows + pass.first_row, p.out + pass.first_row * p.out_stride, p.out_stride);
   });
 }
 
-// Weights of one fp8 block as f32, once for many groups of rows: the same products, the same sums.
-inline void expand_fp8(const std::byte* codes, int64_t inputs, float* out) {
+// Weights of one block as f32, once for many groups of rows: the same products, the same sums.
+template <typename Weights>
+inline void expand(const std::byte* packed, int64_t inputs, float* out) {
+  constexpr int64_t kLine = kPanelCols * 2 * Weights::kValueBytes;
   for (int64_t i = 0; i < inputs / 2; ++i) {
     for (int v = 0; v < kVecs; v += 2) {
       Vec::F even[2];
       Vec::F odd[2];
-      Fp8Weights::load(codes + i * kPanelCols * 2, v / 2, even, odd);
-      Fp8Weights::arrange(even[0], even[1]);
-      Fp8Weights::arrange(odd[0], odd[1]);
+      Weights::load(packed + i * kLine, v / 2, even, odd);
+      Weights::arrange(even[0], even[1]);
+      Weights::arrange(odd[0], odd[1]);
       for (int h = 0; h < 2; ++h) {
-        float* to = out + 2 * i * kPanelCols + Fp8Weights::column(v + h);
+        float* to = out + 2 * i * kPanelCols + Weights::column(v + h);
         Vec::store(to, even[h]);
         Vec::store(to + kPanelCols, odd[h]);
       }
@@ -159,25 +158,25 @@ inline void expand_fp8(const std::byte* codes, int64_t inputs, float* out) {
 template <typename Weights>
 inline void fma_panel(const PanelProduct& p, const float* const* rows) {
   constexpr bool kScaled = Weights::kValueBytes == 1;
-  // 32 KiB of weights stay in L1 for all passes; a single pass needs no blocks.
-  const bool one_group = p.num_rows <= Vec::kRowsMax;
-  const bool one_pass = p.num_rows <= Vec::kOnePassRows;
-  constexpr int64_t kInL1 = kScaled ? kScaleBlock : 32768 / (kPanelCols * Weights::kValueBytes);
-  const int64_t step = one_pass && !kScaled ? p.kp : kInL1;
-  alignas(64) float expanded[kScaled ? kScaleBlock * kPanelCols : 1];
+  constexpr bool kIsF32 = Weights::kValueBytes == 4;
+  // bf16 widens by one instruction a vector: only a third group of rows pays for the detour.
+  const bool expanding = !kIsF32 && p.num_rows > (kScaled ? 1 : 2) * Vec::kRowsMax;
+  // A block of weights stays in L1 for all passes; a single pass needs no blocks.
+  constexpr int64_t kInL1 = kScaled ? kScaleBlock : Vec::kBlockBytes / (kPanelCols * 4);
+  const int64_t step = p.num_rows <= Vec::kOnePassRows && !kScaled ? p.kp : kInL1;
+  alignas(64) float expanded[kIsF32 ? 1 : kInL1 * kPanelCols];
   for (int64_t begin = 0; begin < p.kp; begin += step) {
     const std::byte* weights = p.panel + begin * kPanelCols * Weights::kValueBytes;
     FmaBlock block{.weights = weights,
                    .packed = weights,
-                   .packed_line = kPanelCols * 2 * Weights::kValueBytes,
                    .begin = begin,
                    .end = least(begin + step, p.kp),
                    .is_first = begin == 0,
                    .scales = kScaled ? p.scales + begin / kScaleBlock * 8 : nullptr};
-    if (kScaled && !one_group) {
-      expand_fp8(block.weights, block.end - begin, expanded);
+    if (expanding) {
+      expand<Weights>(weights, block.end - begin, expanded);
       block.weights = reinterpret_cast<const std::byte*>(expanded);
-      fma_rows<F32Weights>(p, rows, block);
+      fma_rows<F32Weights, Weights::kValueBytes>(p, rows, block);
     } else {
       fma_rows<Weights>(p, rows, block);
     }

@@ -15,7 +15,8 @@ namespace {
 struct Vec : Simd {
   using F = Float;
   static constexpr int kRowsMax = 4;
-  static constexpr int kOnePassRows = 1;  // rows that keep sums of all columns in registers
+  static constexpr int kOnePassRows = 1;        // rows that keep sums of all columns in registers
+  static constexpr int64_t kBlockBytes = 8192;  // of weights in L1, beside the next block and rows
 
   static F broadcast(const float* p) { return _mm256_broadcast_ss(p); }
 };
@@ -98,7 +99,7 @@ struct IntVec {
   static constexpr int kOnePassRows = 0;
   static constexpr int kWeightRegisters = 2;
   static constexpr int kInt4RowsMax = 2;
-  static constexpr int kInt4Vectors = 2;
+  static constexpr int kInt4WholeRows = 0;
 
   // Codes of inputs 0, 2 and of inputs 1, 3 as words.
   struct Weights {

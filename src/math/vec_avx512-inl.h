@@ -15,7 +15,8 @@ namespace {
 struct Vec : Simd {
   using F = Float;
   static constexpr int kRowsMax = 6;
-  static constexpr int kOnePassRows = 6;  // rows that keep sums of all columns in registers
+  static constexpr int kOnePassRows = 6;         // rows that keep sums of all columns in registers
+  static constexpr int64_t kBlockBytes = 16384;  // of weights in L1, beside the next block and rows
 
   static F broadcast(const float* p) { return _mm512_set1_ps(*p); }
 };
@@ -91,11 +92,11 @@ struct IntVec {
   using Quad = __m512i;
   static constexpr int kLanes = 16;
   static constexpr int kRegisters = 32;
-  static constexpr int kRowsMax = 6;
+  static constexpr int kRowsMax = 8;
   static constexpr int kOnePassRows = 6;
   static constexpr int kWeightRegisters = 1;
-  static constexpr int kInt4RowsMax = 4;
-  static constexpr int kInt4Vectors = 4;
+  static constexpr int kInt4RowsMax = 8;
+  static constexpr int kInt4WholeRows = 2;
 
   static I broadcast(int32_t value) { return _mm512_set1_epi32(value); }
 
