@@ -84,7 +84,10 @@ class ForwardBench {
     for (const int64_t batch : {1, 4, 16, 32})
       add_decode(batch);
     for (const int64_t tokens : {512, 2048})
-      add_prefill(tokens);
+      add_prefill(tokens, tokens);
+    // A turn of a chat: 64 new tokens, and the same with 256 generated ones before them.
+    for (const int64_t tokens : {64, 320})
+      add_prefill(tokens, 2048);
     run_rounds(cases_, options_.rounds, Timing::kWall, options_.threads);
     fmt::print("{}", to_json(cases_, fmt::format("{}, {} threads", model_->numeric().describe(),
                                                  options_.threads)));
@@ -161,29 +164,35 @@ class ForwardBench {
     forward(*sequences, kContext);
     for (GoldenSequence& sequence : *sequences)
       sequence.length = kContext - 1;
-    cases_.push_back({.name = fmt::format("decode {}", batch),
+    const std::string name = fmt::format("decode {}", batch);
+    cases_.push_back({.name = name,
                       .work = decode_bytes(batch),
                       .unit = "GB/s",
                       .yardstick = "read",
-                      .run = [this, sequences] { profiled(*sequences, 1); }});
+                      .run = [this, name, sequences] { profiled(name, *sequences, 1); }});
     tokens_.push_back(batch);
   }
 
-  void add_prefill(int64_t tokens) {
+  // The last `tokens` of `context`.
+  void add_prefill(int64_t tokens, int64_t context) {
     auto sequences = std::make_shared<std::vector<GoldenSequence>>(1);
+    sequences->front().length = context - tokens;
     const bool int8 = model_->numeric().row_formats().input == math::RowFormat::kInt8;
-    cases_.push_back({.name = fmt::format("prefill {}", tokens),
-                      .work = flops_per_token() * static_cast<double>(tokens),
-                      .unit = "GFLOPS",
-                      .yardstick = int8 ? "int8 peak" : "bf16 peak",
-                      .run = [this, sequences, tokens] { profiled(*sequences, tokens); }});
+    const std::string name = tokens == context ? fmt::format("prefill {}", tokens)
+                                               : fmt::format("prefill {} of {}", tokens, context);
+    cases_.push_back(
+        {.name = name,
+         .work = flops_per_token() * static_cast<double>(tokens),
+         .unit = "GFLOPS",
+         .yardstick = int8 ? "int8 peak" : "bf16 peak",
+         .run = [this, name, sequences, tokens] { profiled(name, *sequences, tokens); }});
     tokens_.push_back(tokens);
   }
 
-  void profiled(std::vector<GoldenSequence>& sequences, int64_t count) {
+  void profiled(const std::string& name, std::vector<GoldenSequence>& sequences, int64_t count) {
     model_->profile().reset();
     forward(sequences, count);
-    std::array<double, kNumPhases>& sum = phases_[fmt::format("{}x{}", sequences.size(), count)];
+    std::array<double, kNumPhases>& sum = phases_[name];
     for (int phase = 0; phase < kNumPhases; ++phase) {
       sum[static_cast<size_t>(phase)] += std::chrono::duration<double, std::milli>(
                                              model_->profile().spent(static_cast<Phase>(phase)))
