@@ -26,22 +26,23 @@ int64_t steps_with_drafts(
 }
 
 constexpr int64_t kPeriod = DraftPolicy::kRetryEvery;
-constexpr int64_t kTrial = DraftPolicy::kTrialSteps;
+constexpr int64_t kHalf = DraftPolicy::kTrialSteps;
+constexpr int64_t kTrial = 2 * kHalf;
 
 TEST(DraftPolicy, GuessesOnWhereItPays) {
   DraftPolicy policy;
-  EXPECT_EQ(steps_with_drafts(policy, 1, 0.8, 1.3, 2 * kTrial + kPeriod), kPeriod);
+  EXPECT_EQ(steps_with_drafts(policy, 1, 0.8, 1.3, kTrial + kPeriod), kHalf + kPeriod);
 }
 
 TEST(DraftPolicy, StopsWhereItDoesNotPayButForTrials) {
   DraftPolicy policy;
-  EXPECT_EQ(steps_with_drafts(policy, 1, 0.2, 1.3, 2 * kTrial + kPeriod), 2 * kTrial);
+  EXPECT_EQ(steps_with_drafts(policy, 1, 0.2, 1.3, 3 * (kTrial + kPeriod)), 3 * kHalf);
 }
 
 TEST(DraftPolicy, DecidesForEachSizeOfBatch) {
   DraftPolicy policy;
-  steps_with_drafts(policy, 1, 0.8, 1.2, 2 * kTrial);
-  steps_with_drafts(policy, 32, 0.8, 2.0, 2 * kTrial);
+  steps_with_drafts(policy, 1, 0.8, 1.2, kTrial);
+  steps_with_drafts(policy, 32, 0.8, 2.0, kTrial);
   EXPECT_TRUE(policy.wants_drafts(1));
   EXPECT_FALSE(policy.wants_drafts(32));
   EXPECT_FALSE(policy.wants_drafts(63));
@@ -50,15 +51,30 @@ TEST(DraftPolicy, DecidesForEachSizeOfBatch) {
 
 TEST(DraftPolicy, ComesBackWhenTheTextHasBecomeEasier) {
   DraftPolicy policy;
-  steps_with_drafts(policy, 4, 0.1, 1.3, 2 * kTrial + kPeriod / 2);
+  steps_with_drafts(policy, 4, 0.1, 1.3, kTrial + kPeriod / 2);
   EXPECT_FALSE(policy.wants_drafts(4));
-  steps_with_drafts(policy, 4, 0.9, 1.3, 4 * kPeriod);
+  steps_with_drafts(policy, 4, 0.9, 1.3, kPeriod);
   EXPECT_TRUE(policy.wants_drafts(4));
+}
+
+TEST(DraftPolicy, ADisturbanceDoesNotDecide) {
+  DraftPolicy policy;
+  for (int64_t step = 0; step < kTrial; ++step) {
+    const bool drafts = policy.wants_drafts(1);
+    const bool is_disturbed = !drafts && step % 9 == 4;
+    policy.observe({.num_sequences = 1,
+                    .with_drafts = drafts,
+                    .duration = microseconds(is_disturbed ? 90'000
+                                             : drafts     ? 1300
+                                                          : 1000),
+                    .num_tokens = 1});
+  }
+  EXPECT_FALSE(policy.wants_drafts(1));
 }
 
 TEST(DraftPolicy, GuessesWhenTimeStandsStill) {
   DraftPolicy policy;
-  for (int64_t i = 0; i < kTrial; ++i) {
+  for (int64_t i = 0; i < kHalf; ++i) {
     for (const bool drafts : {true, false})
       policy.observe({.num_sequences = 1, .with_drafts = drafts, .duration = {}, .num_tokens = 1});
   }
