@@ -73,6 +73,17 @@ void evict(const std::vector<DataFile>& files) {
   }
 }
 
+// Brings the files into the page cache.
+void fill(const std::vector<DataFile>& files) {
+  std::vector<std::byte> buffer(size_t{1} << 19);
+  for (const DataFile& file : files) {
+    const int fd = open(file.path.c_str(), O_RDONLY | O_CLOEXEC);
+    while (read(fd, buffer.data(), buffer.size()) > 0) {
+    }
+    close(fd);
+  }
+}
+
 void read_raw(const std::vector<DataFile>& files, ThreadPool& pool) {
   std::vector<AlignedBuffer> buffers;
   for (int i = 0; i < pool.num_threads(); ++i)
@@ -102,7 +113,7 @@ class LoadBench {
                         AlignedBuffer(static_cast<size_t>(weight_bytes_)).prefault();
                       }});
     run_rounds(cases_, options_.rounds);
-    std::erase_if(cases_, [](const Case& c) { return c.name == "evict"; });
+    std::erase_if(cases_, [](const Case& c) { return c.name == "evict" || c.name == "fill"; });
     fmt::print("{}", to_json(cases_, fmt::format("{:.2f} GB of weights, {} threads",
                                                  weight_bytes_ / 1e9, options_.threads)));
   }
@@ -122,6 +133,7 @@ class LoadBench {
     add(kind + " raw", "", [this, files] { read_raw(files, pool_); });
     add("evict", "", evict_case);
     add(kind + " cold", kind + " raw", load_case);
+    add("fill", "", [files] { fill(files); });
     add(kind + " warm", kind + " raw", load_case);
   }
 

@@ -3,33 +3,42 @@
 #include "base/memory.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 namespace wideep {
 namespace {
 
-// From here on a read that would have to wait for the disk goes past the page cache, a piece at a
-// time: it costs no copy into pages that nobody reads again, and the disk sees few large requests.
+// From here on what the page cache has not is read past it, a piece at a time: no pages are filled
+// that nobody reads again, and the disk sees few large requests.
 constexpr size_t kDirectBytesMin = size_t{1} << 20;
 constexpr size_t kPieceBytes = size_t{4} << 20;
-constexpr int64_t kSector = 4096;  // to which direct reads are aligned
+constexpr size_t kPage = 4096;  // direct reads are aligned to it
 
 std::string system_error_text() {
   return std::string(strerrordesc_np(errno));
 }
 
-// Bytes that the page cache has at `offset`; 0: none, or it cannot tell.
-size_t read_cached(int fd, int64_t offset, std::span<std::byte> out) {
-  const iovec part{.iov_base = out.data(), .iov_len = out.size()};
-  const ssize_t got = preadv2(fd, &part, 1, offset, RWF_NOWAIT);
-  return got > 0 ? static_cast<size_t>(got) : 0;
+// Whether the page cache has all of [offset, offset + bytes).
+bool is_cached(int fd, int64_t offset, size_t bytes) {
+  const int64_t begin = offset - offset % static_cast<int64_t>(kPage);
+  const size_t length = bytes + static_cast<size_t>(offset - begin);
+  void* const mapped = mmap(nullptr, length, PROT_READ, MAP_SHARED, fd, begin);
+  if (mapped == MAP_FAILED) return true;
+  thread_local std::vector<unsigned char> resident;
+  resident.resize(length / kPage + 1);
+  const bool is_known = mincore(mapped, length, resident.data()) == 0;
+  munmap(mapped, length);
+  const auto num_pages = static_cast<std::ptrdiff_t>((length + kPage - 1) / kPage);
+  return !is_known || std::all_of(resident.begin(), resident.begin() + num_pages,
+                                  [](unsigned char page) { return (page & 1) != 0; });
 }
 
 // A descriptor of the same file for reads past the page cache; -1 where there are none.
@@ -37,8 +46,8 @@ int open_direct(int fd) {
   return ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
 }
 
-// Fills the start of `out`, from the page cache as far as that has it, and returns how much: all of
-// it but where the file ends or direct reads fail. The caller reads the rest.
+// Fills the start of `out` and returns how much: all of it but where the file ends or direct reads
+// fail. The caller reads the rest.
 size_t read_direct(int fd, int64_t offset, std::span<std::byte> out) {
   thread_local AlignedBuffer piece;
   if (piece.size() == 0) piece = AlignedBuffer(kPieceBytes);
@@ -46,13 +55,12 @@ size_t read_direct(int fd, int64_t offset, std::span<std::byte> out) {
   if (direct < 0) return 0;
   size_t done = 0;
   while (done < out.size()) {
-    const int64_t begin = offset + static_cast<int64_t>(done);
-    done += read_cached(fd, begin, out.subspan(done));
-    if (done == out.size()) break;
     const int64_t wanted = offset + static_cast<int64_t>(done);
-    const int64_t aligned = wanted / kSector * kSector;
+    const int64_t aligned = wanted - wanted % static_cast<int64_t>(kPage);
     const auto skipped = static_cast<size_t>(wanted - aligned);
-    const ssize_t got = pread(direct, piece.data(), piece.size(), aligned);
+    const size_t missing = skipped + out.size() - done;
+    const size_t sectors = (missing + kPage - 1) / kPage * kPage;
+    const ssize_t got = pread(direct, piece.data(), std::min(sectors, piece.size()), aligned);
     if (got <= static_cast<ssize_t>(skipped)) break;
     const size_t count = std::min(static_cast<size_t>(got) - skipped, out.size() - done);
     std::memcpy(out.data() + done, piece.data() + skipped, count);
@@ -94,7 +102,9 @@ File& File::operator=(File&& other) noexcept {
 }
 
 Status File::read_at(int64_t offset, std::span<std::byte> out) const {
-  size_t done = out.size() < kDirectBytesMin ? 0 : read_direct(fd_, offset, out);
+  size_t done = 0;
+  if (out.size() >= kDirectBytesMin && !is_cached(fd_, offset, out.size()))
+    done = read_direct(fd_, offset, out);
   while (done < out.size()) {
     const ssize_t got =
         pread(fd_, out.data() + done, out.size() - done, offset + static_cast<int64_t>(done));
