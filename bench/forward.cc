@@ -246,10 +246,15 @@ class ForwardBench {
 
 int run(int argc, char** argv) {
   const Options options = parse(argc, argv);
+  const auto format = parse_format(options.quantization);
+  if (!format && !options.quantization.empty()) {
+    fmt::print(stderr, "--quantization: no format '{}'\n", options.quantization);
+    return 1;
+  }
   ThreadPool pool({.num_threads = options.threads, .spin = std::chrono::microseconds(200)});
   LoadOptions load{.isa = options.isa, .rows_max = kRowsMax, .block_tokens = kBlockTokens};
-  load.weights.expert_format = parse_format(options.quantization);
-  load.weights.linear_format = load.weights.expert_format;
+  load.weights.expert_format = format;
+  load.weights.linear_format = format;
   auto loaded = load_model(options.folder, pool, load);
   if (!loaded) {
     fmt::print(stderr, "{}\n", loaded.error().message);

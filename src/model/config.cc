@@ -117,6 +117,9 @@ Quantization read_compressed_tensors(ConfigKeys& keys) {
   inner.integer("group_size", {32, 32});
   if (inner.string_or("type", "int") != "int") inner.fail("type", "only 'int' is supported");
   if (!inner.boolean_or("symmetric", true)) inner.fail("symmetric", "only true is supported");
+  if (inner.string_or("actorder", "static") == "group") {
+    inner.fail("actorder", "'group' is not supported: its groups are not 32 inputs in a row");
+  }
   if (!inner.status()) keys.adopt(inner.status());
   return Quantization::kInt4Pack;
 }

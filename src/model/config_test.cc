@@ -73,6 +73,34 @@ TEST(Config, TakesKimiK2AsDeepSeekV3) {
   EXPECT_EQ(message_with("model_type", "kimi_k2"), "accepted");
 }
 
+// Everything that Kimi-K2-Thinking's config.json says about it.
+constexpr std::string_view kKimiK2Int4 = R"({"quant_method": "compressed-tensors",
+    "format": "pack-quantized", "kv_cache_scheme": null, "quantization_status": "compressed",
+    "ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*",
+               "re:.*mlp\\.(gate|up|gate_up|down)_proj.*"],
+    "config_groups": {"group_0": {"input_activations": null, "output_activations": null,
+      "targets": ["Linear"], "weights": {"actorder": null, "block_structure": null,
+        "dynamic": false, "group_size": 32, "num_bits": 4, "observer": "minmax",
+        "observer_kwargs": {}, "strategy": "group", "symmetric": true, "type": "int"}}}})";
+
+TEST(Config, TakesTheInt4OfKimiK2AndRefusesOtherKindsByName) {
+  Json json = golden_config("dsv3-tiny-bf16");
+  json.set("quantization_config", *parse_json(kKimiK2Int4));
+  const auto config = parse_config(json.dump());
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->quantization, Quantization::kInt4Pack);
+  const auto message_of = [](std::string_view from, std::string_view to) {
+    std::string text(kKimiK2Int4);
+    text.replace(text.find(from), from.size(), to);
+    return message_with("quantization_config", *parse_json(text));
+  };
+  EXPECT_THAT(message_of(R"("group_size": 32)", R"("group_size": 128)"), HasSubstr("group_size"));
+  EXPECT_THAT(message_of(R"("num_bits": 4)", R"("num_bits": 8)"), HasSubstr("num_bits"));
+  EXPECT_THAT(message_of(R"("symmetric": true)", R"("symmetric": false)"), HasSubstr("symmetric"));
+  EXPECT_THAT(message_of(R"("actorder": null)", R"("actorder": "group")"), HasSubstr("actorder"));
+  EXPECT_THAT(message_of("pack-quantized", "marlin-24"), HasSubstr("marlin-24"));
+}
+
 TEST(Config, ReadsTheSpellingOfTransformersFive) {
   Json json = golden_config("dsv3-tiny-bf16");
   Json rope = *json.find("rope_scaling");
