@@ -124,7 +124,7 @@ class Running {
       announce();
     if (console_.is_terminal()) {
       std::vector<std::string> block = {
-          fmt::format("── {} at http://{} ──", config_.model, deployment_.gateway.to_string())};
+          fmt::format("== {} at http://{} ==", config_.model, deployment_.gateway.to_string())};
       for (std::string& line : view_.lines(groups, reports))
         block.push_back(std::move(line));
       console_.set_status(std::move(block));

@@ -67,8 +67,8 @@ def told_in_stream(events):
         for choice in event["choices"]:
             delta = choice.get("delta", {})
             text += delta.get("content") or choice.get("text") or ""
-            if choice.get("logprobs") and choice["logprobs"].get("content"):
-                logprobs += choice["logprobs"]["content"]
+            told = choice.get("logprobs") or {}
+            logprobs += told.get("content") or list(zip(told.get("tokens", []), told.get("token_logprobs", [])))
             finish = choice.get("finish_reason") or finish
     return text, logprobs, finish
 
@@ -156,19 +156,24 @@ class WholeWay(unittest.TestCase):
 class GoldenSets(unittest.TestCase):
     def test_greedy_tokens_are_the_expected_ones(self):
         """Through gateway, sidecars and groups, in the judge's precision."""
-        for name in ("dsv3-tiny-bf16", "qwen3moe-tiny-bf16"):
+        for name in ("dsv2-tiny-bf16", "dsv3-tiny-bf16", "dsv3-tiny-fp8", "dsv3-tiny-mtp", "qwen3moe-tiny-bf16"):
             expected = json.loads((GOLDEN / name / "expected/golden.json").read_text())
             requests = [{"prompt": prompt["input_ids"], "max_tokens": len(prompt["greedy_ids"]), "temperature": 0,
                          "logprobs": 1, "return_token_ids": True} for prompt in expected["prompts"]]
             with OneRank(GOLDEN / name, "--dtype", "float32") as alone:
-                judged = [alone.post("/v1/completions", request)[2] for request in requests]
+                judged = [(alone.post("/v1/completions", request)[2],
+                           told_in_stream(alone.stream("/v1/completions", request)[2])) for request in requests]
             config = shape(GOLDEN / name, SHAPE, ", dtype: float32")
             with self.subTest(name), Deployment(WIDEEP, config) as up:
-                for request, judge, prompt in zip(requests, judged, expected["prompts"]):
+                for request, (whole, streamed), prompt in zip(requests, judged, expected["prompts"]):
                     status, _, answer = up.client.post("/v1/completions", request)
                     self.assertEqual(status, 200, answer)
                     self.assertEqual(answer["choices"][0]["token_ids"], prompt["greedy_ids"])
-                    self.assertEqual(said(answer), said(judge))
+                    self.assertEqual(said(answer), said(whole))
+                    status, _, events = up.client.stream("/v1/completions", request)
+                    self.assertEqual(status, 200, events)
+                    self.assertEqual(told_in_stream(events), streamed)
+                    self.assertEqual(len(streamed[1]), len(prompt["greedy_ids"]))
                 up.check_nothing_is_used()
                 up.stop()
 
