@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What a proxy adds: latency of one request at a time, and requests per second of many, for `wideep gateway` (with its
 picker deciding on every request), nginx and Envoy as plain proxies, and no proxy at all. All in front of the same
-backend, one after the other within each round, so that a disturbance hits all alike. Prints JSON.
+backend, one after the other within each round, so that a disturbance hits all alike. Also the CPU time that each takes
+per request, which the noise of a shared machine does not change much. Prints JSON.
 
     bench/gateway.py WIDEEP [--envoy ENVOY] [--rounds N] [--seconds S] [--prompt-bytes N]
 
@@ -83,14 +84,23 @@ def wait_for(port, process):
             select.select([], [], [], 0.05)
 
 
-def wrk(port, connections, seconds, script):
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wrk(proxy, connections, seconds, script):
+    port, pid = proxy
+    cpu = cpu_seconds(pid)
     text = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script,
                            f"http://127.0.0.1:{port}/v1/completions"], capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in text and "Socket errors" not in text, text
     unit = {"us": 1, "ms": 1e3, "s": 1e6}
     latency = {percent: float(value) * unit[name] for percent, value, name in
                re.findall(r"^ +(50|99)(?:\.000)?% +([\d.]+)(us|ms|s)$", text, re.M)}
+    requests = int(re.search(r"(\d+) requests in", text).group(1))
     return {"rps": float(re.search(r"Requests/sec: +([\d.]+)", text).group(1)),
+            "cpu_us": (cpu_seconds(pid) - cpu) * 1e6 / requests,
             "us_p50": latency["50"], "us_p99": latency["99"]}
 
 
@@ -110,7 +120,7 @@ def main():
             process = subprocess.Popen(command, stderr=(folder / f"{what}.log").open("w"))
             processes.append(process)
             wait_for(port, process)
-            return port
+            return port, process.pid
 
         def nginx(what, body):
             (folder / f"{what}.conf").write_text(NGINX.format(folder=folder, name=what, body=body))
@@ -164,7 +174,9 @@ def main():
             "one_us_p50": median(what, "one", "us_p50"), "one_us_p99": median(what, "one", "us_p99"),
             "added_us_p50": median(what, "one", "us_p50", less="direct"),
             "many_rps": median(what, "many", "rps"), "many_us_p99": median(what, "many", "us_p99"),
+            "cpu_us_per_request": median(what, "many", "cpu_us"),
             "rps_of_nginx": median(what, "many", "rps", over="nginx"),
+            "cpu_of_nginx": median(what, "many", "cpu_us", over="nginx"),
         } for what in ports}}, indent=1))
 
 

@@ -137,6 +137,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     http::Responder responder;
     epp::Decision decision;
     std::string id;
+    http::Headers headers;  // that the endpoint gets
     size_t next = 0;
   };
 
@@ -215,8 +216,10 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
                                         epp::Decision decision) {
     std::string id = request_id(request.headers);
     // Shared by the callbacks of one request's calls.
-    return std::make_shared<Attempt>(
-        Attempt{std::move(request), std::move(responder), std::move(decision), std::move(id)});
+    http::Headers headers = forwarded_headers(request.headers, decision, id);
+    return std::make_shared<Attempt>(Attempt{std::move(request), std::move(responder),
+                                             std::move(decision), std::move(id),
+                                             std::move(headers)});
   }
 
   void try_next(std::shared_ptr<Attempt> attempt) {
@@ -226,8 +229,10 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     call.method = attempt->request.method;
     call.target = attempt->request.path;
     if (!attempt->request.query.empty()) call.target += "?" + attempt->request.query;
-    call.headers = forwarded_headers(*attempt);
-    call.body = attempt->request.body;
+    // The last endpoint gets the request itself, those before it a copy.
+    const bool is_last = attempt->next == attempt->decision.destinations.size();
+    call.headers = is_last ? std::move(attempt->headers) : attempt->headers;
+    call.body = is_last ? std::move(attempt->request.body) : attempt->request.body;
     call.connect_timeout = options_.connect_timeout;
     call.head_timeout = options_.answer_timeout;
     call.idle_timeout = options_.answer_timeout;
@@ -313,16 +318,18 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     attempt->responder.send(std::move(response));
   }
 
-  http::Headers forwarded_headers(const Attempt& attempt) const {
-    http::Headers kept;
-    for (const http::Header& header : http::end_to_end_headers(attempt.request.headers)) {
+  http::Headers forwarded_headers(const http::Headers& from,
+                                  const epp::Decision& decision,
+                                  const std::string& id) const {
+    http::Headers kept = http::end_to_end_headers(from);
+    kept.erase_if([this](const http::Header& header) {
       const bool is_key =
           !keys_.empty() && (http::equal_ignoring_case(header.name, "authorization") ||
                              http::equal_ignoring_case(header.name, "x-api-key"));
-      if (!is_internal_header(header.name) && !is_key) kept.add(header.name, header.value);
-    }
-    kept.set(kRequestId, attempt.id);
-    for (const auto& [name, value] : attempt.decision.headers)
+      return is_key || is_internal_header(header.name);
+    });
+    kept.set(kRequestId, id);
+    for (const auto& [name, value] : decision.headers)
       kept.set(name, value);
     return kept;
   }

@@ -55,7 +55,7 @@ class Forward : public std::enable_shared_from_this<Forward> {
     if (events_.on_head) events_.on_head(head);
     Response answer;
     answer.status = head.status;
-    answer.headers = end_to_end_headers(head.headers);
+    answer.headers = end_to_end_headers(std::move(head.headers));
     began_ = responder_.begin(std::move(answer));
     if (!began_) call_.cancel();
   }
@@ -142,19 +142,16 @@ class Forward : public std::enable_shared_from_this<Forward> {
 
 }  // namespace
 
-Headers end_to_end_headers(const Headers& headers) {
-  const std::string_view connection = headers.get("connection");
-  Headers kept;
-  for (const Header& header : headers) {
+Headers end_to_end_headers(Headers headers) {
+  const std::string connection(headers.get("connection"));
+  headers.erase_if([&](const Header& header) {
     const bool is_of_connection = std::ranges::any_of(
         kConnectionHeaders,
         [&](std::string_view name) { return equal_ignoring_case(name, header.name); });
-    if (is_of_connection || equal_ignoring_case(header.name, "host") ||
-        is_named(connection, header.name))
-      continue;
-    kept.add(header.name, header.value);
-  }
-  return kept;
+    return is_of_connection || equal_ignoring_case(header.name, "host") ||
+           is_named(connection, header.name);
+  });
+  return headers;
 }
 
 CallHandle forward(

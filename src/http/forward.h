@@ -33,8 +33,8 @@ struct ForwardEvents {
 CallHandle forward(
     net::EventLoop& loop, Client& client, Call call, Responder responder, ForwardEvents events);
 
-// Copies the headers that a proxy may pass on: all but those of the connection (RFC 9110 7.6.1) and
+// The headers that a proxy may pass on: all but those of the connection (RFC 9110 7.6.1) and
 // those named by `connection`, and without host and content-length, which the client sets.
-Headers end_to_end_headers(const Headers& headers);
+Headers end_to_end_headers(Headers headers);
 
 }  // namespace wideep::http

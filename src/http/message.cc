@@ -40,6 +40,10 @@ void Headers::erase(std::string_view name) {
   std::erase_if(fields_, [&](const Header& f) { return equal_ignoring_case(f.name, name); });
 }
 
+void Headers::erase_if(FunctionRef<bool(const Header&)> predicate) {
+  std::erase_if(fields_, predicate);
+}
+
 void append_header_field(std::string& out, std::string_view name, std::string_view value) {
   out.append(name).append(": ");
   for (const char c : value)

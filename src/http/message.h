@@ -2,6 +2,8 @@
 // which they came.
 #pragma once
 
+#include "base/function_ref.h"
+
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
@@ -34,6 +36,8 @@ class Headers {
   // Replaces all fields of that name by one.
   void set(std::string_view name, std::string_view value);
   void erase(std::string_view name);
+  // Removes every field that `predicate` says yes to; the others keep their order.
+  void erase_if(FunctionRef<bool(const Header&)> predicate);
 
   size_t size() const { return fields_.size(); }
 
