@@ -133,7 +133,12 @@ class LoadBench {
     add(kind + " raw", "", [this, files] { read_raw(files, pool_); });
     add("evict", "", evict_case);
     add(kind + " cold", kind + " raw", load_case);
-    add("fill", "", [files] { fill(files); });
+    // Once before it counts: on a virtual machine the first touch of memory that others have had
+    // meanwhile is the host's time.
+    add("fill", "", [files, load_case] {
+      fill(files);
+      load_case();
+    });
     add(kind + " warm", kind + " raw", load_case);
   }
 
