@@ -410,7 +410,7 @@ class BenchEp final : public Verb {
   }
 
   static Result<int32_t> free_port() {
-    WD_ASSIGN_OR_RETURN(const auto listener, fabric::listen_tcp({.host = "127.0.0.1"}));
+    WD_ASSIGN_OR_RETURN(const auto listener, fabric::listen_at({.host = "127.0.0.1"}));
     WD_ASSIGN_OR_RETURN(const net::Address address,
                         fabric::local_address(listener.get(), {.host = "127.0.0.1"}));
     return address.port;

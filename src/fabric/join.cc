@@ -17,6 +17,7 @@ namespace {
 
 constexpr int kStrangersMax = 1000;
 constexpr std::chrono::seconds kCallerTimeout{5};
+constexpr std::chrono::seconds kPatience{10};  // then say who is awaited
 
 // What makes shared memory and UNIX sockets work: the same kernel and the same network namespace.
 std::string host_identity(const std::optional<int32_t>& node_id) {
@@ -77,6 +78,16 @@ struct Meeting {
     return {};
   }
 
+  // Whoever hung up while waiting for the others may be back as a new process.
+  void forget_the_gone() {
+    std::erase_if(callers, [&](const auto& caller) {
+      std::byte nothing_yet;
+      const bool is_gone = !caller.second->read(std::span(&nothing_yet, 1));
+      if (is_gone) present.erase(caller.first);
+      return is_gone;
+    });
+  }
+
   std::string missing() const {
     std::string text;
     for (int32_t r = 0; r < options.num_ranks; ++r)
@@ -93,6 +104,7 @@ Status take_call(Meeting& meeting, UniqueFd socket) {
       std::unique_ptr<Stream> stream,
       open_stream(std::move(socket), TlsRole::kServer, meeting.options.key, deadline));
   WD_ASSIGN_OR_RETURN(const std::string text, receive_message(*stream, deadline));
+  meeting.forget_the_gone();
   Result<Introduction> caller = parse_introduction(text);
   Status status = caller ? meeting.check(*caller) : std::unexpected(caller.error());
   if (!status) {
@@ -107,14 +119,20 @@ Status take_call(Meeting& meeting, UniqueFd socket) {
 
 Result<Membership> lead(const JoinOptions& options, const net::Address& own_address) {
   const TimePoint deadline = real_clock().now() + options.timeout;
-  WD_ASSIGN_OR_RETURN(const UniqueFd listener, listen_tcp(options.leader));
+  WD_ASSIGN_OR_RETURN(const UniqueFd listener, listen_at(options.leader));
   Meeting meeting{.options = options, .present = {}, .callers = {}};
   meeting.present[options.rank] = own_introduction(options, own_address);
   for (int strangers = 0; std::ssize(meeting.present) < options.num_ranks;) {
-    Result<UniqueFd> socket = accept_tcp(listener.get(), deadline);
-    if (!socket)
-      return error(ErrorCode::kTimeout, "meeting at {}: ranks {} did not come",
-                   options.leader.to_string(), meeting.missing());
+    Result<UniqueFd> socket =
+        accept_call(listener.get(), std::min<TimePoint>(deadline, real_clock().now() + kPatience));
+    if (!socket) {
+      meeting.forget_the_gone();
+      const std::string text = fmt::format("meeting at {}: ranks {} have not come",
+                                           options.leader.to_string(), meeting.missing());
+      if (real_clock().now() >= deadline) return error(ErrorCode::kTimeout, "{}", text);
+      log_info("{} yet", text);
+      continue;
+    }
     const Status status = take_call(meeting, *std::move(socket));
     if (status) continue;
     log_warning("meeting: refused a caller: {}", status.error().message);
@@ -135,9 +153,19 @@ Result<Membership> lead(const JoinOptions& options, const net::Address& own_addr
   return membership;
 }
 
+Result<UniqueFd> call_leader(const net::Address& leader, TimePoint deadline) {
+  for (;;) {
+    Result<UniqueFd> socket =
+        connect_to(leader, std::min<TimePoint>(deadline, real_clock().now() + kPatience));
+    if (socket || socket.error().code != ErrorCode::kTimeout || real_clock().now() >= deadline)
+      return socket;
+    log_info("the leader does not answer yet: {}", socket.error().message);
+  }
+}
+
 Result<Membership> follow(const JoinOptions& options, const net::Address& own_address) {
   const TimePoint deadline = real_clock().now() + options.timeout;
-  WD_ASSIGN_OR_RETURN(UniqueFd socket, connect_tcp(options.leader, deadline));
+  WD_ASSIGN_OR_RETURN(UniqueFd socket, call_leader(options.leader, deadline));
   WD_TRY(prepare_socket(socket.get(), {.silence_max = options.timeout}));
   WD_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream,
                       open_stream(std::move(socket), TlsRole::kClient, options.key, deadline));
@@ -191,9 +219,14 @@ Result<Membership> meet(const JoinOptions& options, const net::Address& own_addr
   return options.rank == RankId{0} ? lead(options, own_address) : follow(options, own_address);
 }
 
-Result<std::unique_ptr<GroupFabric>> join(const JoinOptions& options, ArenaBytes arena_bytes) {
+Result<std::unique_ptr<GroupFabric>> join(const JoinOptions& given, ArenaBytes arena_bytes) {
+  JoinOptions options = given;
+  if (options.host.empty()) {
+    WD_ASSIGN_OR_RETURN(options.host,
+                        host_towards(options.leader, real_clock().now() + options.timeout));
+  }
   WD_TRY(check(options));
-  WD_ASSIGN_OR_RETURN(const UniqueFd listener, listen_tcp({.host = options.host}));
+  WD_ASSIGN_OR_RETURN(const UniqueFd listener, listen_at({.host = options.host}));
   WD_ASSIGN_OR_RETURN(const net::Address own_address,
                       local_address(listener.get(), {.host = options.host}));
   WD_ASSIGN_OR_RETURN(const Membership membership, meet(options, own_address));

@@ -27,9 +27,10 @@ struct JoinOptions {
   RankId rank{};          // --data-parallel-rank, LWS_WORKER_INDEX
   int32_t num_ranks = 1;  // --data-parallel-size, LWS_GROUP_SIZE
   // Where rank 0 listens and all others call: --data-parallel-address and --data-parallel-rpc-port,
-  // LWS_LEADER_ADDRESS.
+  // LWS_LEADER_ADDRESS. A Unix socket if all ranks are on one host.
   net::Address leader;
-  std::string host = "127.0.0.1";  // this host, as the others reach it
+  // This host, as the others reach it; "": the address from which it reaches the leader.
+  std::string host = "127.0.0.1";
   std::optional<int32_t> node_id;  // --node-id: overrides which ranks share a host
   std::string rules;               // what must agree besides: NumericConfig, model; readable
   uint64_t epoch = 1;              // of the leader; the others learn it

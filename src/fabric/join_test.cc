@@ -22,7 +22,7 @@ using std::chrono::seconds;
 
 // A port that was free a moment ago.
 net::Address free_address() {
-  const auto listener = listen_tcp({.host = "127.0.0.1"});
+  const auto listener = listen_at({.host = "127.0.0.1"});
   return *local_address(listener->get(), {.host = "127.0.0.1"});
 }
 
@@ -230,7 +230,7 @@ TEST(Meet, TellsTheRefusedWhy) {
               testing::AllOf(testing::HasSubstr("'int8; tcp between nodes'"),
                              testing::HasSubstr("'bf16; tcp between nodes'")));
   EXPECT_THAT(processes.outcome(2), testing::HasSubstr("expects 3 ranks, the leader 2"));
-  EXPECT_THAT(processes.outcome(0), testing::HasSubstr("ranks 1 did not come"));
+  EXPECT_THAT(processes.outcome(0), testing::HasSubstr("ranks 1 have not come"));
 }
 
 TEST(Join, AGroupOfOneNeedsNoLeader) {

@@ -60,7 +60,7 @@ Status accept_sources(int listener,
     if (!shape.same_node(rank, RankId{r}) && shape.door(RankId{r}, rank) == rank)
       expected.push_back(RankId{r});
   for (int strangers = 0; !expected.empty();) {
-    Result<UniqueFd> socket = accept_tcp(listener, deadline);
+    Result<UniqueFd> socket = accept_call(listener, deadline);
     if (!socket)
       return error(socket.error().code, "links: {} ranks of other nodes, rank {} among them: {}",
                    expected.size(), index(expected.front()), socket.error().message);
@@ -88,7 +88,7 @@ Status connect_nodes(const Shape& shape,
     if (shape.same_node(ranks.front(), rank)) continue;
     const RankId door = shape.door(rank, ranks.front());
     Result<UniqueFd> socket =
-        connect_tcp(options.addresses[static_cast<size_t>(index(door))], deadline);
+        connect_to(options.addresses[static_cast<size_t>(index(door))], deadline);
     if (!socket) return with_context(socket.error(), fmt::format("links: rank {}", index(door)));
     WD_TRY(prepare_socket(socket->get(), options.tcp));
     NodeLink link{.door = door, .ranks = ranks, .stream = nullptr, .direct = nullptr};

@@ -6,8 +6,11 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -93,6 +96,55 @@ void set(int socket, int level, int name, int value) {
   setsockopt(socket, level, name, &value, sizeof value);
 }
 
+UniqueFd unix_socket() {
+  return UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+}
+
+Result<sockaddr_un> unix_name(const std::string& path) {
+  sockaddr_un name{.sun_family = AF_UNIX, .sun_path = {}};
+  if (path.size() >= sizeof name.sun_path)
+    return invalid_argument("unix:{}: the path of a socket has at most {} bytes", path,
+                            sizeof name.sun_path - 1);
+  std::ranges::copy(path, name.sun_path);
+  return name;
+}
+
+// What a process that was killed has left at the path is in nobody's way.
+Result<UniqueFd> listen_unix(const net::Address& address) {
+  WD_ASSIGN_OR_RETURN(const sockaddr_un name, unix_name(address.path));
+  UniqueFd listener = unix_socket();
+  if (!listener) return failed("socket");
+  unlink(address.path.c_str());
+  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 ||
+      listen(listener.get(), SOMAXCONN) != 0)
+    return failed(fmt::format("listen at {}", address.to_string()));
+  return listener;
+}
+
+// One attempt. A full queue of the listener is a failure like any other: the caller tries again.
+Result<UniqueFd> connect_unix(const net::Address& address) {
+  WD_ASSIGN_OR_RETURN(const sockaddr_un name, unix_name(address.path));
+  UniqueFd socket = unix_socket();
+  if (!socket) return failed("socket");
+  if (connect(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0)
+    return failed("connect");
+  return socket;
+}
+
+// One attempt at each address that the host's name stands for. A name that is not known yet is
+// tried again too: the service that publishes it may still be starting.
+Result<UniqueFd> connect_tcp(const net::Address& address, TimePoint deadline) {
+  WD_ASSIGN_OR_RETURN(const Addresses found, resolve(address, 0));
+  Status outcome = error(ErrorCode::kUnavailable, "no address");
+  for (const addrinfo* info = found.get(); info != nullptr; info = info->ai_next) {
+    UniqueFd socket = tcp_socket(*info);
+    if (!socket) return failed("socket");
+    outcome = connect_one(socket.get(), *info, deadline);
+    if (outcome) return socket;
+  }
+  return std::unexpected(outcome.error());
+}
+
 }  // namespace
 
 std::unique_ptr<Stream> plain_stream(UniqueFd socket) {
@@ -112,7 +164,8 @@ Status prepare_socket(int socket, const TcpOptions& options) {
   return {};
 }
 
-Result<UniqueFd> listen_tcp(const net::Address& address) {
+Result<UniqueFd> listen_at(const net::Address& address) {
+  if (address.is_unix()) return listen_unix(address);
   WD_ASSIGN_OR_RETURN(const Addresses found, resolve(address, AI_PASSIVE));
   UniqueFd listener = tcp_socket(*found);
   if (!listener) return failed("socket");
@@ -135,23 +188,42 @@ Result<net::Address> local_address(int listener, const net::Address& asked) {
   return address;
 }
 
-Result<UniqueFd> connect_tcp(const net::Address& address, TimePoint deadline) {
+Result<std::string> host_towards(const net::Address& peer, TimePoint deadline) {
+  if (net::is_loopback(peer)) return peer.is_unix() ? "127.0.0.1" : peer.host;
+  Result<Addresses> found = resolve(peer, 0);
+  while (!found && real_clock().now() + kRetry < deadline) {
+    poll(nullptr, 0, static_cast<int>(kRetry.count()));
+    found = resolve(peer, 0);
+  }
+  if (!found) return std::unexpected(found.error());
+  const addrinfo& info = **found;
+  const UniqueFd probe(socket(info.ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_storage name{};
+  socklen_t length = sizeof name;
+  std::array<char, NI_MAXHOST> host{};
+  if (!probe || connect(probe.get(), info.ai_addr, info.ai_addrlen) != 0 ||
+      getsockname(probe.get(), reinterpret_cast<sockaddr*>(&name), &length) != 0)
+    return failed(fmt::format("the way to {}", peer.to_string()));
+  const int failure = getnameinfo(reinterpret_cast<const sockaddr*>(&name), length, host.data(),
+                                  host.size(), nullptr, 0, NI_NUMERICHOST);
+  if (failure != 0)
+    return error(ErrorCode::kUnavailable, "the way to {}: {}", peer.to_string(),
+                 gai_strerror(failure));
+  return std::string(host.data());
+}
+
+Result<UniqueFd> connect_to(const net::Address& address, TimePoint deadline) {
   for (;;) {
-    WD_ASSIGN_OR_RETURN(const Addresses found, resolve(address, 0));
-    Status outcome;
-    for (const addrinfo* info = found.get(); info != nullptr; info = info->ai_next) {
-      UniqueFd socket = tcp_socket(*info);
-      if (!socket) return failed("socket");
-      outcome = connect_one(socket.get(), *info, deadline);
-      if (outcome) return socket;
-    }
+    Result<UniqueFd> socket =
+        address.is_unix() ? connect_unix(address) : connect_tcp(address, deadline);
+    if (socket || socket.error().code == ErrorCode::kInvalidArgument) return socket;
     if (real_clock().now() + kRetry >= deadline)
-      return error(ErrorCode::kTimeout, "{}: {}", address.to_string(), outcome.error().message);
+      return error(ErrorCode::kTimeout, "{}: {}", address.to_string(), socket.error().message);
     poll(nullptr, 0, static_cast<int>(kRetry.count()));  // it has not started yet
   }
 }
 
-Result<UniqueFd> accept_tcp(int listener, TimePoint deadline) {
+Result<UniqueFd> accept_call(int listener, TimePoint deadline) {
   for (;;) {
     if (!await(listener, POLLIN, deadline)) return error(ErrorCode::kTimeout, "nobody called");
     UniqueFd socket(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));

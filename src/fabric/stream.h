@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string>
 
 namespace wideep::fabric {
 
@@ -21,7 +22,7 @@ class Stream {
   virtual Result<size_t> write(std::span<const std::byte> bytes) = 0;
 };
 
-// Over a connected TCP socket, as it is.
+// Over a connected socket, as it is.
 std::unique_ptr<Stream> plain_stream(UniqueFd socket);
 
 struct TcpOptions {
@@ -29,16 +30,21 @@ struct TcpOptions {
 };
 
 // Non-blocking, without delay, with keep-alive and a time limit for what is not acknowledged: a cut
-// cable ends the connection.
+// cable ends the connection. A Unix socket has none of this and needs none.
 Status prepare_socket(int socket, const TcpOptions& options);
 
-Result<UniqueFd> listen_tcp(const net::Address& address);
-// Where a listener ended up: port 0 becomes the kernel's choice.
+// At a TCP address, or at the path of a Unix socket: then only whoever may enter its folder can
+// call, and what lies at the path is removed first.
+Result<UniqueFd> listen_at(const net::Address& address);
+// Where a TCP listener ended up: port 0 becomes the kernel's choice.
 Result<net::Address> local_address(int listener, const net::Address& asked);
+// The address that this host's packets to `peer` carry: how others reach it. Tries again while the
+// name of `peer` is not known yet.
+Result<std::string> host_towards(const net::Address& peer, TimePoint deadline);
 // Tries again while nobody listens yet.
-Result<UniqueFd> connect_tcp(const net::Address& address, TimePoint deadline);
+Result<UniqueFd> connect_to(const net::Address& address, TimePoint deadline);
 // kTimeout when nobody calls.
-Result<UniqueFd> accept_tcp(int listener, TimePoint deadline);
+Result<UniqueFd> accept_call(int listener, TimePoint deadline);
 
 // Exactly all bytes, on a stream, before the deadline. For handshakes.
 Status read_all(Stream& stream, std::span<std::byte> bytes, TimePoint deadline);

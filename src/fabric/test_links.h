@@ -16,7 +16,7 @@ struct TestListeners {
 
   explicit TestListeners(int32_t num_ranks) {
     for (int32_t r = 0; r < num_ranks; ++r) {
-      auto socket = listen_tcp({.host = "127.0.0.1"});
+      auto socket = listen_at({.host = "127.0.0.1"});
       EXPECT_TRUE(socket.has_value());
       addresses.push_back(*local_address(socket->get(), {.host = "127.0.0.1"}));
       sockets.push_back(*std::move(socket));

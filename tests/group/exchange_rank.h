@@ -37,7 +37,7 @@ inline Status compare(const std::vector<float>& rows, const std::vector<float>& 
 
 // A port of this host that was free a moment ago.
 inline net::Address free_address() {
-  const auto listener = fabric::listen_tcp({.host = "127.0.0.1"});
+  const auto listener = fabric::listen_at({.host = "127.0.0.1"});
   return *fabric::local_address(listener->get(), {.host = "127.0.0.1"});
 }
 
