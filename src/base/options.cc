@@ -14,6 +14,8 @@
 namespace wideep {
 namespace {
 
+constexpr const char* kConfigFlag = "--config";
+
 // "--max-model-len" -> "WIDEEP_MAX_MODEL_LEN"
 std::string variable_name(std::string_view flag) {
   std::string name = "WIDEEP";
@@ -141,7 +143,7 @@ std::optional<std::string> environment_variable(const std::string& name) {
 
 OptionSet::OptionSet(std::string command, std::string summary)
     : command_(std::move(command)), summary_(std::move(summary)) {
-  add("--config", &config_path_,
+  add(kConfigFlag, &config_path_,
       {.group = "General",
        .help = "YAML file with a key for each flag, e.g. max-model-len: 8k.",
        .value_name = "FILE"});
@@ -150,6 +152,7 @@ OptionSet::OptionSet(std::string command, std::string summary)
 void OptionSet::add_option(Option option) {
   WD_CHECK(option.flag.starts_with("--"));
   WD_CHECK(find(option.flag) == nullptr);
+  option.default_values = option.get();
   options_.push_back(std::move(option));
 }
 
@@ -161,7 +164,8 @@ void OptionSet::add(std::string flag, std::string* target, OptionText text) {
               .set = [target](const std::string& value) -> Status {
                 *target = value;
                 return {};
-              }});
+              },
+              .get = [target] { return std::vector{*target}; }});
 }
 
 void OptionSet::add(std::string flag, bool* target, OptionText text) {
@@ -174,7 +178,8 @@ void OptionSet::add(std::string flag, bool* target, OptionText text) {
                 if (!parsed) return invalid_argument("'{}' is neither on nor off", value);
                 *target = *parsed;
                 return {};
-              }});
+              },
+              .get = [target] { return std::vector<std::string>{*target ? "on" : "off"}; }});
 }
 
 void OptionSet::add(std::string flag, int64_t* target, OptionText text) {
@@ -187,7 +192,8 @@ void OptionSet::add(std::string flag, int64_t* target, OptionText text) {
                 if (!parsed) return invalid_argument("'{}' is not an integer", value);
                 *target = *parsed;
                 return {};
-              }});
+              },
+              .get = [target] { return std::vector{std::to_string(*target)}; }});
 }
 
 void OptionSet::add(std::string flag, int32_t* target, OptionText text) {
@@ -202,7 +208,8 @@ void OptionSet::add(std::string flag, int32_t* target, OptionText text) {
                 }
                 *target = static_cast<int32_t>(*parsed);
                 return {};
-              }});
+              },
+              .get = [target] { return std::vector{std::to_string(*target)}; }});
 }
 
 void OptionSet::add(std::string flag, double* target, OptionText text) {
@@ -215,7 +222,8 @@ void OptionSet::add(std::string flag, double* target, OptionText text) {
                 if (!parsed) return invalid_argument("'{}' is not a number", value);
                 *target = *parsed;
                 return {};
-              }});
+              },
+              .get = [target] { return std::vector{fmt::format("{}", *target)}; }});
 }
 
 void OptionSet::add(std::string flag, std::chrono::seconds* target, OptionText text) {
@@ -229,7 +237,8 @@ void OptionSet::add(std::string flag, std::chrono::seconds* target, OptionText t
                   return invalid_argument("'{}' is no number of seconds", value);
                 *target = std::chrono::seconds(*parsed);
                 return {};
-              }});
+              },
+              .get = [target] { return std::vector{std::to_string(target->count())}; }});
 }
 
 void OptionSet::add(std::string flag, std::vector<std::string>* target, OptionText text) {
@@ -242,6 +251,7 @@ void OptionSet::add(std::string flag, std::vector<std::string>* target, OptionTe
                 target->push_back(value);
                 return {};
               },
+              .get = [target] { return *target; },
               .clear = [target] { target->clear(); }});
 }
 
@@ -445,6 +455,21 @@ std::vector<std::string> OptionSet::flags() const {
     if (option.is_switch) flags.push_back("--no-" + option.flag.substr(2));
   }
   return flags;
+}
+
+std::vector<std::string> OptionSet::arguments() const {
+  std::vector<std::string> arguments;
+  for (const Positional& positional : positionals_) {
+    if (!positional.target->empty()) arguments.push_back(*positional.target);
+  }
+  if (rest_ != nullptr) arguments.insert(arguments.end(), rest_->begin(), rest_->end());
+  for (const Option& option : options_) {
+    const std::vector<std::string> values = option.get();
+    if (values == option.default_values || option.flag == kConfigFlag) continue;
+    for (const std::string& value : values)
+      arguments.push_back(option.flag + "=" + value);
+  }
+  return arguments;
 }
 
 std::string OptionSet::help(std::string_view search) const {

@@ -62,6 +62,10 @@ class OptionSet {
 
   // Whether the option was set by flag, environment or file. `flag` as declared.
   bool was_set(std::string_view flag) const;
+  // Arguments that give another process the present values: positionals first, then a flag for
+  // whatever differs from its default. That process must not see this one's variables: an option
+  // that is at its default here would take its value from there.
+  std::vector<std::string> arguments() const;
   std::string help(std::string_view search = "") const;
   // All flags, for shell completion.
   std::vector<std::string> flags() const;
@@ -78,7 +82,9 @@ class OptionSet {
     bool is_switch = false;
     bool is_list = false;
     std::function<Status(const std::string&)> set;  // one value; a list option gets each in turn
-    std::function<void()> clear;                    // before values of a stronger source
+    std::function<std::vector<std::string>()> get;  // the values that set() would take
+    std::vector<std::string> default_values = {};
+    std::function<void()> clear;  // before values of a stronger source
     bool was_set = false;
   };
 

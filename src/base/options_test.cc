@@ -43,6 +43,20 @@ TEST(OptionSet, ReadsFlagsInEverySpelling) {
   EXPECT_TRUE(example.set.was_set("--host"));
 }
 
+TEST(OptionSet, GivesArgumentsThatAnotherProcessReadsTheSameFrom) {
+  Example example;
+  ASSERT_TRUE(example.parse({"m", "--host=--odd", "--max_model_len", "8K",
+                             "--no-enable-prefix-caching", "--api-key", "a", "--api-key", "b c"}));
+  example.length = 77;  // set by the program
+  const std::vector<std::string> arguments = example.set.arguments();
+  EXPECT_EQ(arguments, (std::vector<std::string>{"m", "--host=--odd", "--max-model-len=77",
+                                                 "--enable-prefix-caching=off", "--api-key=a",
+                                                 "--api-key=b c"}));
+  Example other;
+  ASSERT_TRUE(other.parse(arguments));
+  EXPECT_EQ(other.set.arguments(), arguments);
+}
+
 TEST(OptionSet, SuggestsTheNearestFlag) {
   Example example;
   const auto outcome = example.parse({"m", "--max-model-length", "1"});
