@@ -343,11 +343,7 @@ class Up final : public Verb {
   static int64_t num_cores() { return std::max<int64_t>(1, std::thread::hardware_concurrency()); }
 
   std::string run_parent() const {
-    if (!run_dir_.empty()) return run_dir_;
-    if (const auto folder = environment_variable("XDG_RUNTIME_DIR")) return *folder;
-    std::error_code code;
-    const auto temporary = std::filesystem::temp_directory_path(code);
-    return code ? "/tmp" : temporary.string();
+    return run_dir_.empty() ? launcher::run_folder_parent() : run_dir_;
   }
 
   Result<launcher::DeploymentPlace> make_place(const launcher::RunFolder& folder) const {

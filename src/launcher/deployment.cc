@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 namespace wideep::launcher {
@@ -39,7 +40,9 @@ class Planner {
   // LeaderWorkerSet's contract: a leader, its workers, one address to meet at, three variables.
   Status add_group(const GroupConfig& group) {
     WD_ASSIGN_OR_RETURN(const net::Address meeting, ports_.hold(kLoopback));
-    GroupSpec spec{.name = group.name, .members = {}, .restart = restart_};
+    // Ranks that have lost one of them first tell their clients.
+    constexpr std::chrono::milliseconds kFarewell{3'000};
+    GroupSpec spec{.name = group.name, .members = {}, .restart = restart_, .farewell = kFarewell};
     for (int64_t rank = 0; rank < group.ranks; ++rank) {
       WD_ASSIGN_OR_RETURN(const net::Address address, ports_.hold(kLoopback));
       const std::string name = fmt::format("{}-{}", group.name, rank);

@@ -20,13 +20,15 @@ std::string system_error_text(int number) {
   return strerrordesc_np(number);
 }
 
-std::vector<std::string> merged_environment(const std::map<std::string, std::string>& added) {
+std::vector<std::string> environment_of(const ProcessSpec& spec) {
   std::vector<std::string> result;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text = *entry;
-    if (!added.contains(text.substr(0, text.find('=')))) result.push_back(text);
+    const bool is_dropped = !spec.dropped_prefix.empty() && text.starts_with(spec.dropped_prefix);
+    if (!is_dropped && !spec.environment.contains(text.substr(0, text.find('='))))
+      result.push_back(text);
   }
-  for (const auto& [name, value] : added)
+  for (const auto& [name, value] : spec.environment)
     result.push_back(name + "=" + value);
   return result;
 }
@@ -79,7 +81,7 @@ Result<std::unique_ptr<Process>> Process::start(const ProcessSpec& spec) {
     return error(ErrorCode::kUnavailable, "{}: no pipe: {}", spec.name, system_error_text(errno));
   }
   std::vector<std::string> command = spec.command;
-  std::vector<std::string> environment = merged_environment(spec.environment);
+  std::vector<std::string> environment = environment_of(spec);
   const std::vector<char*> command_pointers = pointers(command);
   const std::vector<char*> environment_pointers = pointers(environment);
   const int parent = getpid();

@@ -18,6 +18,7 @@ struct ProcessSpec {
   std::string name;                  // "decode-0-1"; stands before each line of its output
   std::vector<std::string> command;  // the program by path, then its arguments
   std::map<std::string, std::string> environment;  // added to ours
+  std::string dropped_prefix;  // variables of ours whose names begin so are not passed on; "": all
 };
 
 // How a process ended.

@@ -1,6 +1,7 @@
 #include "launcher/run_folder.h"
 
 #include "base/log.h"
+#include "base/options.h"
 #include "base/random.h"
 
 #include <fcntl.h>
@@ -51,6 +52,13 @@ void remove_what_nobody_owns(const std::string& parent) {
 }
 
 }  // namespace
+
+std::string run_folder_parent() {
+  if (const auto folder = environment_variable("XDG_RUNTIME_DIR")) return *folder;
+  std::error_code problem;
+  const auto temporary = std::filesystem::temp_directory_path(problem);
+  return problem ? "/tmp" : temporary.string();
+}
 
 Result<RunFolder> RunFolder::create(const std::string& parent) {
   remove_what_nobody_owns(parent);

@@ -11,6 +11,9 @@
 
 namespace wideep::launcher {
 
+// $XDG_RUNTIME_DIR, else where temporary files go.
+std::string run_folder_parent();
+
 class RunFolder {
  public:
   // A new folder wideep-up-XXXXXX in `parent`. Removes those in there that nobody owns any more.

@@ -28,8 +28,8 @@ void wake(int descriptor) {
 }  // namespace
 
 std::string_view name(GroupState state) {
-  static constexpr std::array<std::string_view, 6> kNames = {"starting", "ready",    "backing off",
-                                                             "failed",   "stopping", "stopped"};
+  static constexpr std::array<std::string_view, 7> kNames = {
+      "starting", "ready", "ending", "backing off", "failed", "stopping", "stopped"};
   return kNames[static_cast<size_t>(state)];
 }
 
@@ -95,7 +95,8 @@ void Supervisor::start(Group& group) {
   for (const ProcessSpec& member : group.spec.members) {
     auto process = Process::start(member);
     if (!process) {
-      fail(group, process.error().message);
+      note_failure(group, process.error().message);
+      conclude(group);
       return;
     }
     group.processes.push_back(std::move(*process));
@@ -109,8 +110,18 @@ void Supervisor::start(Group& group) {
   set_state(group, GroupState::kStarting);
 }
 
+void Supervisor::note_failure(Group& group, const std::string& why) {
+  {
+    const std::scoped_lock lock(mutex_);
+    group.status.last_failure = why;
+  }
+  log_error("group {}: {}", group.spec.name, why);
+  group.killed_at = now() + group.spec.farewell;
+  set_state(group, GroupState::kEnding);
+}
+
 // Ends what is left of the group and decides when, and whether, it starts again.
-void Supervisor::fail(Group& group, const std::string& why) {
+void Supervisor::conclude(Group& group) {
   if (now() - group.started >= group.spec.restart.stable_after) group.failures_in_row = 0;
   ++group.failures_in_row;
   drain_output(group);
@@ -123,15 +134,18 @@ void Supervisor::fail(Group& group, const std::string& why) {
   group.restart_at = now() + backoff;
   {
     const std::scoped_lock lock(mutex_);
-    group.status.last_failure = why;
     group.status.pids.clear();
   }
-  log_error("group {}: {}; {}", group.spec.name, why,
+  log_error("group {}: {}", group.spec.name,
             give_up ? "given up" : fmt::format("all of it starts again in {} ms", backoff.count()));
   set_state(group, give_up ? GroupState::kFailed : GroupState::kBackingOff);
 }
 
 void Supervisor::judge_exit(Group& group, const ExitStatus& status) {
+  {
+    const std::scoped_lock lock(mutex_);
+    group.status.last_exit = status;
+  }
   const auto& codes = group.spec.restart.hopeless_codes;
   group.is_hopeless = status.signal == 0 && !group.was_ready &&
                       std::ranges::find(codes, status.code) != codes.end();
@@ -148,12 +162,10 @@ void Supervisor::look_after(Group& group) {
     return;
   }
   drain_output(group);
-  for (size_t i = 0; i < group.processes.size(); ++i) {
-    if (const auto status = group.processes[i]->exit_status()) {
-      judge_exit(group, *status);
-      fail(group, group.spec.members[i].name + ": " + status->describe());
-      return;
-    }
+  const size_t num_ended = look_for_ended(group);
+  if (group.status.state == GroupState::kEnding) {
+    if (num_ended == group.processes.size() || now() >= group.killed_at) conclude(group);
+    return;
   }
   bool all_ready = false;
   std::string reported;
@@ -163,13 +175,34 @@ void Supervisor::look_after(Group& group) {
     all_ready = std::ranges::all_of(group.status.ready, std::identity{});
   }
   if (!reported.empty()) {
-    fail(group, reported);
+    note_failure(group, reported);
+    conclude(group);  // whoever is stuck does not end by itself
     return;
   }
   if (group.status.state == GroupState::kStarting && all_ready) {
     group.was_ready = true;
     set_state(group, GroupState::kReady);
   }
+}
+
+// How many members have ended. The first that is seen gives the failure its name: one that was
+// killed before one that gave up because of it.
+size_t Supervisor::look_for_ended(Group& group) {
+  size_t num_ended = 0;
+  std::optional<size_t> culprit;
+  for (size_t i = 0; i < group.processes.size(); ++i) {
+    const auto exit = group.processes[i]->exit_status();
+    if (!exit) continue;
+    ++num_ended;
+    if (!culprit || (exit->signal != 0 && group.processes[*culprit]->exit_status()->signal == 0))
+      culprit = i;
+  }
+  if (culprit && group.status.state != GroupState::kEnding) {
+    const ExitStatus exit = *group.processes[*culprit]->exit_status();
+    judge_exit(group, exit);
+    note_failure(group, group.spec.members[*culprit].name + ": " + exit.describe());
+  }
+  return num_ended;
 }
 
 void Supervisor::drain_output(Group& group) {
@@ -229,6 +262,8 @@ Duration Supervisor::time_to_next_event() const {
   for (const auto& group : groups_) {
     if (group->status.state == GroupState::kBackingOff)
       next = std::min<Duration>(next, group->restart_at - now());
+    if (group->status.state == GroupState::kEnding)
+      next = std::min<Duration>(next, group->killed_at - now());
   }
   return next;
 }

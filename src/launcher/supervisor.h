@@ -1,10 +1,11 @@
 // Starts groups of processes that live and die together, and keeps them running: LeaderWorkerSet's
 // contract, without Kubernetes.
 //
-// When one member of a group ends, the rest is ended too and the whole group is started again,
-// after a back-off that doubles up to a cap; a group that has run well for `stable_after` starts
-// counting anew; one that fails `restarts_max` times in a row is given up. A group is ready when
-// every member has been reported ready. Thread: run() on one thread; everything else from any.
+// When one member of a group ends, the rest has `farewell` to end by itself (to tell its clients),
+// is ended then, and the whole group is started again, after a back-off that doubles up to a cap; a
+// group that has run well for `stable_after` starts counting anew; one that fails `restarts_max`
+// times in a row is given up. A group is ready when every member has been reported ready. Thread:
+// run() on one thread; everything else from any.
 #pragma once
 
 #include "base/clock.h"
@@ -36,9 +37,18 @@ struct GroupSpec {
   std::string name;
   std::vector<ProcessSpec> members;  // the leader first
   RestartOptions restart;
+  std::chrono::milliseconds farewell{0};  // between the end of one and SIGKILL for the others
 };
 
-enum class GroupState : uint8_t { kStarting, kReady, kBackingOff, kFailed, kStopping, kStopped };
+enum class GroupState : uint8_t {
+  kStarting,
+  kReady,
+  kEnding,  // a member has ended, the others are about to
+  kBackingOff,
+  kFailed,
+  kStopping,
+  kStopped
+};
 std::string_view name(GroupState state);
 
 struct GroupStatus {
@@ -46,6 +56,7 @@ struct GroupStatus {
   GroupState state = GroupState::kStarting;
   int64_t num_restarts = 0;  // since the supervisor began
   std::string last_failure;  // "decode-0-1: killed by SIGKILL"
+  ExitStatus last_exit;      // of the member that ended last by itself
   std::vector<int> pids;     // of the members; empty while there are none
   std::vector<bool> ready;   // of the members
   int64_t incarnation = 0;   // counts starts; readiness is reported for one
@@ -97,13 +108,16 @@ class Supervisor {
     bool is_hopeless = false;  // another start cannot help
     TimePoint started{};
     TimePoint restart_at{};
+    TimePoint killed_at{};  // when the farewell is over
   };
 
   const Group* failed_group() const;
   // The group if `incarnation` is its present one and has a member of this index. With mutex_ held.
   Group* find_present(const std::string& group, int64_t incarnation, size_t index);
   void start(Group& group);
-  void fail(Group& group, const std::string& why);
+  void note_failure(Group& group, const std::string& why);
+  void conclude(Group& group);
+  size_t look_for_ended(Group& group);
   void judge_exit(Group& group, const ExitStatus& status);
   void look_after(Group& group);
   void drain_output(Group& group);

@@ -199,5 +199,57 @@ TEST(Supervisor, EndsProcessesThatIgnoreSigtermAndTheirChildren) {
   close(child_ended.fd);
 }
 
+// The second member ends by itself once the first has: it says so, and nobody kills it before.
+TEST(Supervisor, LetsTheOthersEndByThemselvesFirst) {
+  Watched watched;
+  GroupSpec group{.name = "g", .members = {}, .restart = {.restarts_max = 0}};
+  group.farewell = milliseconds(20'000);
+  group.members.push_back(shell("g-0", "exit 1"));
+  group.members.push_back(shell("g-1", "sleep 0.2; echo goodbye; exit 4"));
+  watched.supervisor.add(std::move(group));
+  watched.start();
+  EXPECT_TRUE(watched.hears("g-1> goodbye"));
+  EXPECT_TRUE(watched.hears("g is ending"));
+  EXPECT_TRUE(watched.hears("g is failed"));
+  watched.join();
+  EXPECT_EQ(watched.supervisor.status()[0].last_failure, "g-0: exit code 1");
+}
+
+TEST(Supervisor, KillsTheOthersWhenTheirFarewellIsOver) {
+  Watched watched;
+  GroupSpec group{.name = "g", .members = {}, .restart = {.restarts_max = 0}};
+  group.farewell = milliseconds(50);
+  group.members.push_back(shell("g-0", "exit 1"));
+  group.members.push_back(shell("g-1", "trap '' TERM; sleep 1000"));
+  watched.supervisor.add(std::move(group));
+  watched.start();
+  EXPECT_TRUE(watched.hears("g is failed"));
+  watched.join();
+}
+
+TEST(Supervisor, DoesNotStartAgainWhatCannotGetBetter) {
+  Watched watched;
+  watched.supervisor.add({.name = "g",
+                          .members = {shell("g-0", "exit 3")},
+                          .restart = {.restarts_max = 5, .hopeless_codes = {2, 3}}});
+  watched.start();
+  EXPECT_TRUE(watched.hears("g is failed"));
+  watched.join();
+  const GroupStatus status = watched.supervisor.status()[0];
+  EXPECT_EQ(status.num_restarts, 0);
+  EXPECT_EQ(status.last_exit.code, 3);
+}
+
+TEST(Supervisor, PassesOnOnlyTheVariablesThatAMemberMaySee) {
+  setenv("WD_TEST_SECRET", "x", 1);
+  Watched watched;
+  ProcessSpec member = shell("g-0", "echo secret=$WD_TEST_SECRET home=${HOME:+set}; sleep 1000");
+  member.dropped_prefix = "WD_TEST_";
+  watched.supervisor.add({.name = "g", .members = {member}, .restart = {}});
+  watched.start();
+  EXPECT_TRUE(watched.hears("g-0> secret= home=set"));
+  unsetenv("WD_TEST_SECRET");
+}
+
 }  // namespace
 }  // namespace wideep::launcher
