@@ -209,6 +209,29 @@ TEST(Scorers, HaveUpstreamsFormulas) {
   EXPECT_EQ(scores(active, {{}, {}, {}}, {0, 2, 4}), (std::vector<double>{1, 0.5, 0}));
 }
 
+TEST(Scorers, OrderRanksByFourTimesWaitingPlusRunning) {
+  std::vector<Endpoint> ranks(3);
+  ranks[0].load->active_requests = 3;  // 2 run, 1 waits: 6
+  ranks[1].load->active_requests = 2;
+  const std::vector<const Endpoint*> candidates = {&ranks[0], &ranks[1], &ranks[2]};
+  const PickRequest ignored = request("x");
+  PickContext context{.request = ignored, .snapshot = nullptr, .prefix = {}};
+  EXPECT_EQ(DataParallelScorer(2).score(context, candidates),
+            (std::vector<double>{1.0 / 7, 1.0 / 3, 1}));
+}
+
+TEST(Filters, KeepTheRankThatTheHeaderNames) {
+  std::vector<Endpoint> ranks = {labelled({{std::string(kRankLabel), "0"}}),
+                                 labelled({{std::string(kRankLabel), "1"}}), Endpoint{}};
+  const Candidates all = {&ranks[0], &ranks[1], &ranks[2]};
+  PickRequest asked = request("x");
+  PickContext context{.request = asked, .snapshot = nullptr, .prefix = {}};
+  EXPECT_EQ(DataParallelRankFilter().filter(context, all), all);
+  const std::string one = "1";
+  asked.header = [&](std::string_view name) { return name == kRankHeader ? &one : nullptr; };
+  EXPECT_EQ(DataParallelRankFilter().filter(context, all), (Candidates{&ranks[1]}));
+}
+
 TEST(PrefixIndex, HashesAsUpstreamDoes) {
   const PrefixIndex index({.auto_tune = false, .block_size_tokens = 2});
   PickRequest tokens = request("");

@@ -48,4 +48,14 @@ Candidates LabelSelectorFilter::filter(PickContext& /*context*/, Candidates cand
   return candidates;
 }
 
+Candidates DataParallelRankFilter::filter(PickContext& context, Candidates candidates) {
+  const std::string* rank = context.request.header_value(kRankHeader);
+  if (rank == nullptr) return candidates;
+  std::erase_if(candidates, [&](const Endpoint* endpoint) {
+    const std::string* label = endpoint->label(kRankLabel);
+    return label == nullptr || *label != *rank;
+  });
+  return candidates;
+}
+
 }  // namespace wideep::epp

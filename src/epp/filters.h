@@ -5,6 +5,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace wideep::epp {
@@ -41,6 +42,16 @@ class LabelSelectorFilter final : public Filter {
   bool matches(const Endpoint& endpoint) const;
   std::map<std::string, std::string> labels_;
   std::vector<LabelExpression> expressions_;
+};
+
+// data-parallel-rank-filter (wideep's own): a request with the header x-data-parallel-rank goes to
+// the endpoint whose label kRankLabel says that rank, as with vLLM.
+inline constexpr std::string_view kRankHeader = "x-data-parallel-rank";
+inline constexpr std::string_view kRankLabel = "wideep/rank";
+
+class DataParallelRankFilter final : public Filter {
+ public:
+  Candidates filter(PickContext& context, Candidates candidates) override;
 };
 
 }  // namespace wideep::epp

@@ -189,7 +189,7 @@ struct Entry {
   bool refers_to_others = false;
 };
 
-constexpr std::array<Entry, 20> kEntries = {{
+constexpr std::array<Entry, 22> kEntries = {{
     {"prefill-filter",
      [](Parameters&, Plugins&) -> Result<Plugin> {
        return with_filter(std::make_shared<RoleFilter>(kPrefillRole));
@@ -199,6 +199,10 @@ constexpr std::array<Entry, 20> kEntries = {{
        return with_filter(std::make_shared<RoleFilter>(kDecodeRole | kNoRole));
      }},
     {"label-selector-filter", build_label_selector},
+    {"data-parallel-rank-filter",
+     [](Parameters&, Plugins&) -> Result<Plugin> {
+       return with_filter(std::make_shared<DataParallelRankFilter>());
+     }},
     {"queue-scorer",
      [](Parameters&, Plugins&) -> Result<Plugin> {
        return with_scorer(std::make_shared<SpreadScorer>(&EndpointMetrics::waiting));
@@ -219,6 +223,10 @@ constexpr std::array<Entry, 20> kEntries = {{
      [](Parameters& p, Plugins&) -> Result<Plugin> {
        const int64_t idle = p.integer("idleThreshold", 0);
        return with_scorer(std::make_shared<ActiveRequestScorer>(idle, p.number("maxBusyScore", 1)));
+     }},
+    {"data-parallel-scorer",
+     [](Parameters& p, Plugins&) -> Result<Plugin> {
+       return with_scorer(std::make_shared<DataParallelScorer>(p.integer("maxNumSeqs", 64, 1)));
      }},
     {"prefix-cache-scorer", build_prefix_scorer, true},
     {"session-affinity-scorer",

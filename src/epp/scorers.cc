@@ -59,6 +59,19 @@ std::vector<double> ActiveRequestScorer::score(PickContext& /*context*/,
   return scores;
 }
 
+std::vector<double> DataParallelScorer::score(PickContext& /*context*/,
+                                              std::span<const Endpoint* const> candidates) {
+  constexpr int64_t kWaitingWeight = 4;
+  std::vector<double> scores;
+  for (const Endpoint* endpoint : candidates) {
+    const int64_t active = endpoint->load->active_requests.load(std::memory_order_relaxed);
+    const int64_t running = std::min(active, max_num_seqs_);
+    const int64_t weight = kWaitingWeight * (active - running) + running;
+    scores.push_back(1 / static_cast<double>(1 + weight));
+  }
+  return scores;
+}
+
 std::vector<double> PrefixCacheScorer::score(PickContext& context,
                                              std::span<const Endpoint* const> candidates) {
   const PickContext::PrefixMatch& match = index_->match(context);

@@ -58,6 +58,20 @@ class ActiveRequestScorer final : public Scorer {
   double max_busy_score_;
 };
 
+// data-parallel-scorer (wideep's own): 1 / (1 + 4 waiting + running), vLLM's order of its ranks. Of
+// the requests in flight from here max_num_seqs run and the rest wait: exact where this picker is
+// the only door, and without a scrape.
+class DataParallelScorer final : public Scorer {
+ public:
+  explicit DataParallelScorer(int64_t max_num_seqs) : max_num_seqs_(max_num_seqs) {}
+
+  std::vector<double> score(PickContext& context,
+                            std::span<const Endpoint* const> candidates) override;
+
+ private:
+  int64_t max_num_seqs_;
+};
+
 // prefix-cache-scorer: w min(1, matched tokens / scale)^2 + (1 - w) matched blocks / all blocks.
 class PrefixCacheScorer final : public Scorer {
  public:

@@ -113,19 +113,18 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
                       if (const auto self = core.lock()) responder.send(self->list_endpoints());
                     });
     }
-    server_.route("GET", "/health",
-                  [core = weak_from_this()](const http::Request&, http::Responder responder) {
-                    if (const auto self = core.lock()) responder.send(self->health());
-                  });
-    server_.route("GET", "/metrics",
-                  [core = weak_from_this()](const http::Request&, http::Responder responder) {
-                    const auto self = core.lock();
-                    if (self == nullptr) return;
-                    http::Response response;
-                    response.headers.set("content-type", MetricsRegistry::kContentType);
-                    self->registry_.render(response.body);
-                    responder.send(std::move(response));
-                  });
+    for (const char* path : {"/tokenize", "/detokenize"})
+      server_.route("POST", path, anywhere);
+    for (const char* path : {"/health", "/ready"}) {
+      server_.route("GET", path,
+                    [core = weak_from_this()](const http::Request&, http::Responder responder) {
+                      if (const auto self = core.lock()) responder.send(self->health());
+                    });
+    }
+    server_.route("GET", "/live", [](const http::Request&, http::Responder responder) {
+      responder.send({.status = 200});
+    });
+    add_gathered_routes();
   }
 
   http::Server& server() { return server_; }
@@ -141,6 +140,39 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     size_t next = 0;
   };
 
+  // One more than asked for: /metrics shows at least the gateway's own.
+  void add_gathered_routes() {
+    std::vector<GatheredRoute> routes = options_.gathered;
+    routes.push_back({"/metrics", std::string(MetricsRegistry::kContentType),
+                      [this](const std::vector<EndpointAnswer>& answers) {
+                        std::string text;
+                        registry_.render(text);
+                        return text + merge_metrics(answers);
+                      }});
+    for (GatheredRoute& route : routes) {
+      // Shared with the requests under way.
+      const auto shared = std::make_shared<const GatheredRoute>(std::move(route));
+      server_.route(
+          "GET", shared->path,
+          [core = weak_from_this(), shared](const http::Request&, http::Responder responder) {
+            if (const auto self = core.lock()) self->answer_gathered(shared, std::move(responder));
+          });
+    }
+  }
+
+  void answer_gathered(std::shared_ptr<const GatheredRoute> route, http::Responder responder) {
+    const bool asks_endpoints = route->path != "/metrics" || options_.endpoint_metrics;
+    auto snapshot = asks_endpoints ? picker_.snapshot() : std::make_shared<const epp::Snapshot>();
+    gather(client_, std::move(snapshot), {.target = route->path},
+           [self = shared_from_this(), route,
+            responder = std::move(responder)](const std::vector<EndpointAnswer>& answers) mutable {
+             http::Response response;
+             response.headers.set("content-type", route->content_type);
+             response.body = route->merge(answers);
+             responder.send(std::move(response));
+           });
+  }
+
   http::ServerOptions server_options() {
     http::ServerOptions server;
     server.limits = options_.limits;
@@ -148,7 +180,9 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
       return error_response(status, code_of_status(status), message);
     };
     server.guard = [this](const http::Request& request) -> std::optional<http::Response> {
-      if (request.path == "/health" || keys_.caller(request.headers)) return std::nullopt;
+      const bool is_open =
+          request.path == "/health" || request.path == "/ready" || request.path == "/live";
+      if (is_open || keys_.caller(request.headers)) return std::nullopt;
       return error_response(401, "invalid_api_key", "a valid API key is needed");
     };
     if (options_.access_log) {

@@ -11,6 +11,7 @@
 #include "base/metrics.h"
 #include "base/result.h"
 #include "epp/endpoint_picker.h"
+#include "gateway/gather.h"
 #include "http/api_keys.h"
 #include "http/client.h"
 #include "http/server.h"
@@ -18,11 +19,19 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 namespace wideep::gateway {
+
+// A path whose GET is answered with what all endpoints answer there, put together.
+struct GatheredRoute {
+  std::string path;
+  std::string content_type;
+  std::function<std::string(const std::vector<EndpointAnswer>& answers)> merge;
+};
 
 struct GatewayOptions {
   http::ServerLimits limits;
@@ -34,6 +43,8 @@ struct GatewayOptions {
   // Answers carry kDecodeRouteHeader and kPrefillRouteHeader, and GET /endpoints lists the
   // endpoints. Off, a gateway tells nothing of what is behind it.
   bool expose_routes = false;
+  bool endpoint_metrics = false;  // /metrics shows those of the endpoints too
+  std::vector<GatheredRoute> gathered;
 };
 
 class Gateway {
