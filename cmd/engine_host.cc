@@ -1,30 +1,18 @@
 #include "cmd/engine_host.h"
 
 #include "base/log.h"
+#include "base/topology.h"
 #include "base/utf8.h"
 #include "cmd/progress.h"
 #include "cmd/speculative_config.h"
-#include "ep/local_all_to_all.h"
 #include "math/kernels.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <filesystem>
 
 namespace wideep::cmd {
 namespace {
-
-std::vector<int> usable_cpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> cpus;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return {0};
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-  }
-  return cpus;
-}
 
 std::string default_cache_dir() {
   if (const auto cache = environment_variable("XDG_CACHE_HOME")) return *cache + "/wideep";
@@ -145,7 +133,7 @@ void EngineHostOptions::declare(OptionSet& options) {
   options.add("--kv-cache-memory-bytes", &engine.kv_cache_bytes,
               {.group = "Engine",
                .help = "Memory for KV blocks; 0: what max-num-seqs contexts need, at most 4 GiB "
-                       "and half of what is free.",
+                       "and a quarter of what is free.",
                .value_name = "BYTES"});
   options.add("--num-gpu-blocks-override", &engine.num_kv_blocks,
               {.group = "Engine", .help = "Number of KV blocks, over --kv-cache-memory-bytes."});
@@ -215,52 +203,107 @@ EngineHost::~EngineHost() = default;
 
 Status EngineHost::load() {
   WD_ASSIGN_OR_RETURN(model::LoadOptions load, load_options(options_));
-  std::vector<int> cpus = usable_cpus();
-  const auto num_threads = options_.num_threads > 0 ? static_cast<int>(options_.num_threads)
-                                                    : static_cast<int>(cpus.size());
-  if (num_threads > static_cast<int>(cpus.size()))
-    cpus.clear();  // more threads than cores: the kernel places them
-  pool_ = std::make_unique<ThreadPool>(ThreadPoolOptions{.num_threads = num_threads, .cpus = cpus});
+  WD_ASSIGN_OR_RETURN(const model::Checkpoint checkpoint,
+                      model::Checkpoint::open(options_.model_path, {.draft = load.weights.draft}));
+  WD_TRY(make_pool());
+  if (options_.rank.join) {
+    WD_ASSIGN_OR_RETURN(const model::NumericConfig numeric,
+                        model::resolve_numeric(checkpoint, load));
+    WD_ASSIGN_OR_RETURN(group_, join_group(options_.rank, checkpoint, numeric, load, *pool_));
+    log_info("{}", describe(group_->fabric()));
+    load.weights.slots =
+        slots_of(group_->placement(), group_->fabric().rank(), checkpoint.config());
+  }
+  WD_TRY(load_model(checkpoint, load));
+  WD_TRY(load_tokenizer());
+  if (group_ == nullptr) make_local_exchange(load);
+  options_.engine.engines_on_host = options_.rank.num_local;
+  options_.engine.num_speculative_tokens = load.weights.draft ? 1 : 0;
+  options_.engine.adapt_speculation = options_.speculation == "measured";
+  WD_ASSIGN_OR_RETURN(
+      engine_, engine::Engine::create(*model_, tokenizer_.get(), real_clock(), options_.engine));
+  return {};
+}
 
+// Threads have a core of their own where the rank has one for each; else the kernel places them.
+Status EngineHost::make_pool() {
+  WD_ASSIGN_OR_RETURN(const Topology topology, Topology::of_this_machine());
+  WD_ASSIGN_OR_RETURN(const RankCpus cpus,
+                      topology.cpus_of_rank(options_.rank.local_index, options_.rank.num_local));
+  ThreadPoolOptions pool = pinned_pool(cpus, static_cast<int>(options_.num_threads));
+  const bool has_all_cores = pool.num_threads == static_cast<int>(cpus.cpus.size());
+  if (cpus.shared || !has_all_cores) pool.cpus.clear();
+  pool_ = std::make_unique<ThreadPool>(std::move(pool));
+  if (options_.rank.join) {
+    options_.rank.join->fabric.wait =
+        fabric::WaitPolicy::for_node(options_.rank.num_local, topology.num_cores());
+  }
+  return {};
+}
+
+Status EngineHost::load_model(const model::Checkpoint& checkpoint, model::LoadOptions load) {
   const std::string& path = options_.model_path;
   Progress progress("loading " + path, "B");
-  if (options_.show_progress) {
-    load.weights.progress = [&progress](const model::LoadProgress& now) {
+  load.weights.progress = [&](const model::LoadProgress& now) {
+    if (options_.show_progress) {
       progress.update(now.bytes_done, now.bytes_total,
                       fmt::format("{} of {} tensors, {}", now.tensors_done, now.tensors_total,
                                   phase_text(now)));
-    };
-  }
-  options_.engine.num_speculative_tokens = load.weights.draft ? 1 : 0;
-  options_.engine.adapt_speculation = options_.speculation == "measured";
-  WD_ASSIGN_OR_RETURN(model_, model::load_model(path, *pool_, load));
-  const model::NumericConfig& numeric = model_->numeric();
+    }
+    return group_ != nullptr ? group_->check_peers() : Status{};
+  };
+  auto loaded = model::load_model(checkpoint, *pool_, load);
+  if (!loaded && loaded.error().code == ErrorCode::kPeerLost)
+    return with_context(loaded.error(), "while loading");
+  WD_ASSIGN_OR_RETURN(model_, std::move(loaded));
   log_info("{}: {} of experts, {} of other weights; {}; {} threads", path,
            bytes_text(static_cast<double>(model_->expert_bytes())),
-           bytes_text(static_cast<double>(model_->other_bytes())), numeric.describe(), num_threads);
+           bytes_text(static_cast<double>(model_->other_bytes())), model_->numeric().describe(),
+           pool_->num_threads());
+  return {};
+}
 
-  const model::ModelConfig& config = model_->config();
+Status EngineHost::load_tokenizer() {
+  const std::string& path = options_.model_path;
   if (std::filesystem::exists(path + "/tokenizer.json")) {
     WD_ASSIGN_OR_RETURN(tokenizer_, tokenizer::Tokenizer::load(path));
   } else {
     log_warning("{}: no tokenizer.json: prompts must be token ids, and answers show them", path);
-    WD_ASSIGN_OR_RETURN(tokenizer_, number_tokenizer(config.vocab_size));
+    WD_ASSIGN_OR_RETURN(tokenizer_, number_tokenizer(model_->config().vocab_size));
   }
-  all_to_all_ = std::make_unique<ep::LocalAllToAll>(
+  return {};
+}
+
+void EngineHost::make_local_exchange(const model::LoadOptions& load) {
+  const model::NumericConfig& numeric = model_->numeric();
+  const model::ModelConfig& config = model_->config();
+  local_ = std::make_unique<ep::LocalAllToAll>(
       *pool_, math::kernels(numeric.isa),
       ep::LocalAllToAllOptions{.formats = numeric.row_formats(),
                                .hidden = config.hidden_size,
                                .num_experts = config.num_experts(),
                                .top_k = config.router.top_k,
                                .tokens_max = load.rows_max});
-  WD_ASSIGN_OR_RETURN(
-      engine_, engine::Engine::create(*model_, tokenizer_.get(), real_clock(), options_.engine));
-  return {};
 }
 
-void EngineHost::start(engine::EngineLoopOptions loop) {
+ep::AllToAll& EngineHost::all_to_all() {
+  if (group_ != nullptr) return group_->exchange();
+  return *local_;
+}
+
+Status EngineHost::start(engine::EngineLoopOptions loop) {
+  if (group_ != nullptr) {
+    WD_TRY(group_->await_ready(options_.rank.join->timeout));
+    ep::FabricAllToAll& exchange = group_->exchange();
+    loop.sleep = [&exchange](TimePoint until) -> Result<bool> {
+      WD_TRY(exchange.sleep_until(until));
+      return exchange.is_open();
+    };
+    loop.wake = [&exchange] { exchange.wake(); };
+  }
   loop_ =
-      std::make_unique<engine::EngineLoop>(*engine_, *all_to_all_, real_clock(), std::move(loop));
+      std::make_unique<engine::EngineLoop>(*engine_, all_to_all(), real_clock(), std::move(loop));
+  return {};
 }
 
 }  // namespace wideep::cmd

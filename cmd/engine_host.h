@@ -1,13 +1,15 @@
-// One engine rank in this process: pool, model, tokenizer, engine and its loop, built in this order
-// and torn down in reverse.
+// One engine rank in this process: pool, exchange, model, tokenizer, engine and its loop, built in
+// this order and torn down in reverse. A rank of a group meets the others before it loads, so that
+// a mismatch shows at once and nobody loads for a group that has lost a rank.
 #pragma once
 
 #include "base/options.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "cmd/rank_group.h"
 #include "engine/engine.h"
 #include "engine/engine_loop.h"
-#include "ep/all_to_all.h"
+#include "ep/local_all_to_all.h"
 #include "model/load_model.h"
 #include "tokenizer/tokenizer.h"
 
@@ -32,6 +34,7 @@ struct EngineHostOptions {
   std::string cache_dir;        // "": no cache of packed weights; "auto": $XDG_CACHE_HOME/wideep
   int64_t cache_max_bytes = 0;  // of all files in it; 0: half of the disk
   bool show_progress = true;
+  RankOptions rank;  // which rank of which group; by default the only one
 
   // Declares MODEL and all flags (vLLM's names where vLLM has the thing), or only those that decide
   // the numbers.
@@ -43,7 +46,8 @@ class EngineHost {
   struct Private {};
 
  public:
-  // Loads everything, showing progress. Errors of the model's files come back as they are.
+  // Loads everything, showing progress. Errors of the model's files come back as they are;
+  // kPeerLost and kTimeout: the group has not come together.
   static Result<std::unique_ptr<EngineHost>> create(EngineHostOptions options);
 
   // For create() only.
@@ -51,17 +55,23 @@ class EngineHost {
 
   ~EngineHost();
 
-  // Starts the engine's thread; `loop` tells what to do after steps and on failure.
-  void start(engine::EngineLoopOptions loop);
+  // Starts the engine's thread; `loop` tells what to do after steps and on failure. In a group
+  // first waits until all ranks have loaded: see ep::Group::await_ready.
+  Status start(engine::EngineLoopOptions loop);
 
   // Ends it; what is unfinished ends with an error.
   void stop() { loop_.reset(); }
 
   model::Model& model() { return *model_; }
 
+  const model::Model& model() const { return *model_; }
+
   engine::Engine& engine() { return *engine_; }
 
   engine::EngineLoop& loop() { return *loop_; }
+
+  // Null if this rank holds all experts itself.
+  const ep::Group* group() const { return group_.get(); }
 
   // Of numbers, if the folder has no tokenizer.json.
   const tokenizer::Tokenizer& tokenizer() const { return *tokenizer_; }
@@ -70,12 +80,18 @@ class EngineHost {
 
  private:
   Status load();
+  Status make_pool();
+  Status load_model(const model::Checkpoint& checkpoint, model::LoadOptions load);
+  Status load_tokenizer();
+  void make_local_exchange(const model::LoadOptions& load);
+  ep::AllToAll& all_to_all();
 
   EngineHostOptions options_;
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<ep::Group> group_;  // one of the two
+  std::unique_ptr<ep::LocalAllToAll> local_;
   std::unique_ptr<model::Model> model_;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer_;
-  std::unique_ptr<ep::AllToAll> all_to_all_;
   std::unique_ptr<engine::Engine> engine_;
   std::unique_ptr<engine::EngineLoop> loop_;
 };

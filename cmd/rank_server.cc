@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/rank_metrics.h"
 #include "model/config.h"
 #include "tokenizer/chat_template.h"
 
@@ -35,6 +36,7 @@ Result<std::unique_ptr<tokenizer::ChatTemplate>> load_template(const std::string
 struct RankServer::Parts {
   std::unique_ptr<EngineHost> host;
   std::unique_ptr<tokenizer::ChatTemplate> chat_template;
+  std::unique_ptr<RankMetrics> metrics;
   std::unique_ptr<server::ApiServer> api;
 
   ~Parts() {
@@ -76,6 +78,13 @@ Result<std::unique_ptr<RankServer>> RankServer::create(
     return server::EngineHealth{.step_age = host.loop().step_age(),
                                 .failure = host.loop().failure()};
   };
+  parts->metrics = std::make_unique<RankMetrics>(
+      host, MetricLabels{{"model_name", options.api.served_model_names[0]},
+                         {"engine", options.api.engine_label}});
+  options.api.more_metrics = [&metrics = *parts->metrics](std::string& text) {
+    metrics.render(text);
+  };
+  options.api.expert_load = [&host] { return expert_load(host); };
   server::ChatRenderer renderer;
   if (parts->chat_template != nullptr) {
     renderer = [&chat = *parts->chat_template](const Json& variables) {
@@ -86,9 +95,9 @@ Result<std::unique_ptr<RankServer>> RankServer::create(
       server::ApiServerParts{loop, host.engine(), host.tokenizer(), std::move(renderer),
                              real_clock()},
       std::move(options.api));
-  host.start(
+  WD_TRY(host.start(
       {.on_step = [&api = *parts->api](const engine::EngineStats& stats) { api.on_step(stats); },
-       .on_failure = std::move(on_failure)});
+       .on_failure = std::move(on_failure)}));
   return std::make_unique<RankServer>(std::move(parts));
 }
 

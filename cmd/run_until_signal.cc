@@ -7,26 +7,38 @@
 
 #include <csignal>
 #include <cstdlib>
-#include <thread>
 
 namespace wideep::cmd {
 
-void run_until_signal(net::EventLoop& loop, const std::function<void()>& drain) {
+void Service::run(const std::function<void()>& drain) {
   net::raise_descriptor_limit();
-  std::thread drainer;
-  const net::SignalWatcher watcher(loop, {SIGTERM, SIGINT}, [&](int signal) {
-    if (drainer.joinable()) {
+  drain_ = &drain;
+  const net::SignalWatcher watcher(loop_, {SIGTERM, SIGINT}, [&](int signal) {
+    if (drainer_.joinable()) {
       log_warning("second signal: ending at once");
       std::_Exit(128 + signal);
     }
     log_info("signal {}: draining", signal);
-    drainer = std::thread([&] {
-      drain();
-      loop.stop();
-    });
+    begin_drain();
   });
-  loop.run();
-  if (drainer.joinable()) drainer.join();
+  loop_.run();
+  if (drainer_.joinable()) drainer_.join();
+}
+
+void Service::stop() {
+  loop_.post([this] { begin_drain(); });
+}
+
+void Service::begin_drain() {
+  if (drainer_.joinable()) return;
+  drainer_ = std::thread([this] {
+    (*drain_)();
+    loop_.stop();
+  });
+}
+
+void run_until_signal(net::EventLoop& loop, const std::function<void()>& drain) {
+  Service(loop).run(drain);
 }
 
 Status write_ready_file(const std::string& path, const std::string& text) {

@@ -1,11 +1,19 @@
 // `wideep serve MODEL`: an engine with the OpenAI API.
 #include "base/log.h"
+#include "cmd/group_flags.h"
 #include "cmd/listen_options.h"
+#include "cmd/rank_launcher.h"
 #include "cmd/rank_server.h"
 #include "cmd/run_until_signal.h"
 #include "cmd/verb.h"
 
 #include <fmt/format.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
 
 namespace wideep::cmd {
 namespace {
@@ -15,6 +23,7 @@ class Serve final : public Verb {
   Serve() : Verb("serve", "Serve a model over the OpenAI API.") {
     constexpr int64_t kDefaultPort = 8000;
     rank_.engine.declare(options);
+    group_.declare(options);
     listen_.declare(options, kDefaultPort);
     options.add("--served-model-name", &rank_.api.served_model_names,
                 {.group = "API",
@@ -36,7 +45,12 @@ class Serve final : public Verb {
   }
 
   int run() override {
-    const Status done = serve();
+    const auto lws = LwsEnvironment::read();
+    if (!lws) return fail(lws.error(), kExitUsage);
+    const Result<GroupPlan> plan = group_.resolve(*lws);
+    if (!plan) return fail(plan.error(), kExitUsage);
+    if (!plan->rank) return serve_group(*plan);
+    const Status done = serve(*plan);
     return done ? kExitOk : fail(done.error(), status_);
   }
 
@@ -45,9 +59,10 @@ class Serve final : public Verb {
     options.refuse("--tensor-parallel-size", "attention is data parallel; run more ranks", {"1"});
     options.refuse("-tp", "attention is data parallel; run more ranks", {"1"});
     options.refuse("--pipeline-parallel-size", "there are no pipeline stages", {"1"});
-    options.refuse("--data-parallel-size", "groups of ranks are not served yet", {"1"});
-    options.refuse("--enable-expert-parallel", "groups of ranks are not served yet");
-    options.refuse("--enable-eplb", "groups of ranks are not served yet");
+    options.refuse("--all2all-backend", "the exchange is wideep's own");
+    options.refuse("--enable-eplb", "experts stay where they are; see --expert-load-file");
+    options.refuse("--enable-dbo", "one batch is in flight at a time");
+    options.refuse("--enable-elastic-ep", "a group keeps its size");
     options.refuse("--kv-transfer-config", "KV transfer between ranks");
     options.refuse("--enable-lora", "LoRA adapters");
     options.refuse("--reasoning-parser", "thinking is split for every model; see --split-reasoning",
@@ -62,7 +77,62 @@ class Serve final : public Verb {
     options.refuse("--ssl-certfile", "TLS; put a proxy in front");
   }
 
-  Status serve() {
+  int serve_group(const GroupPlan& plan) {
+    if (metrics_port_ > 0)
+      return fail({ErrorCode::kInvalidArgument,
+                   "--metrics-port is for one rank; the door of several has /metrics"},
+                  kExitUsage);
+    RankLauncherOptions launch{.plan = plan,
+                               .listen = listen_,
+                               .what = rank_.engine.model_path,
+                               .max_num_seqs = rank_.engine.engine.max_num_seqs,
+                               .arguments = {}};
+    launch.arguments = [&](const RankPlace& place) { return arguments_of(plan, place); };
+    const Result<int> status = serve_ranks(launch);
+    return status ? *status : fail(status.error());
+  }
+
+  // This command line as that rank's: the door's flags stay here.
+  std::vector<std::string> arguments_of(const GroupPlan& plan, const RankPlace& place) {
+    const auto own = std::tuple(listen_, group_, metrics_port_);
+    listen_.uds = place.socket;
+    listen_.ready_file = place.ready_file;
+    listen_.api_keys.clear();
+    listen_.api_key_file.clear();
+    metrics_port_ = 0;
+    group_.size = plan.num_ranks;
+    group_.size_local = plan.num_local;
+    group_.start_rank = plan.first_local;
+    group_.rank = place.rank;
+    group_.address = plan.leader.is_unix() ? plan.leader.to_string() : plan.leader.host;
+    if (!place.meeting.empty()) group_.address = place.meeting;
+    std::vector<std::string> arguments = options.arguments();
+    arguments.insert(arguments.begin(), options.command());
+    std::tie(listen_, group_, metrics_port_) = own;
+    return arguments;
+  }
+
+  // What this process is in the plan.
+  Status become_rank(const GroupPlan& plan) {
+    rank_.api.engine_label = std::to_string(*plan.rank);
+    rank_.engine.rank.local_index = *plan.rank - plan.first_local;
+    rank_.engine.rank.num_local = plan.num_local;
+    if (!plan.is_group()) return {};
+    rank_.engine.rank.placement = plan.placement;
+    fabric::JoinOptions join{.rank = RankId{*plan.rank},
+                             .num_ranks = plan.num_ranks,
+                             .leader = plan.leader,
+                             .host = group_.host,
+                             .insecure = listen_.insecure,
+                             .timeout = group_.start_timeout};
+    if (group_.node_id >= 0) join.node_id = static_cast<int32_t>(group_.node_id);
+    WD_ASSIGN_OR_RETURN(join.key, group_.key());
+    rank_.engine.rank.join = std::move(join);
+    return {};
+  }
+
+  Status serve(const GroupPlan& plan) {
+    WD_TRY(become_rank(plan));
     WD_ASSIGN_OR_RETURN(const net::Address address, listen_.address());
     WD_ASSIGN_OR_RETURN(rank_.api.keys, listen_.keys());
     rank_.api.http_limits = listen_.limits();
@@ -70,27 +140,46 @@ class Serve final : public Verb {
     rank_.use_generation_config = generation_config_ == "auto";
     WD_TRY(load_options(rank_.engine));  // flags that cannot be are not the model's fault
     net::EventLoop loop;
-    bool failed = false;
-    status_ = kExitBadModel;
-    WD_ASSIGN_OR_RETURN(const auto rank, RankServer::create(loop, rank_, [&](const Error& reason) {
-                          log_error("the engine cannot go on: {}", reason.message);
-                          failed = true;
-                          loop.stop();
-                        }));
-    status_ = kExitFailed;
-    WD_ASSIGN_OR_RETURN(const net::Address bound, rank->api().listen(address));
+    Service service(loop);
+    const auto rank =
+        RankServer::create(loop, rank_, [&](const Error& /*reason*/) { service.stop(); });
+    if (!rank) {
+      status_ = has_ended(rank.error()) ? kExitGroupEnded : kExitBadModel;
+      return std::unexpected(rank.error());
+    }
+    WD_TRY(listen(**rank, address));
+    engine::EngineLoop& engine = (*rank)->host().loop();
+    service.run([&] {
+      // After a failure nothing runs any more: only answers are on their way.
+      constexpr std::chrono::seconds kLastAnswers{2};
+      (*rank)->api().drain_and_wait(engine.failure() ? kLastAnswers : listen_.shutdown_timeout);
+      const Status idle = engine.await_idle(listen_.shutdown_timeout);
+      if (!idle) log_warning("leaving though {}", idle.error().message);
+    });
+    const std::optional<Error> failure = engine.failure();
+    if (!failure) return {};
+    if (has_ended(*failure)) status_ = kExitGroupEnded;
+    return with_context(*failure, "the engine has stopped");
+  }
+
+  // The group is no more, through no fault of this rank.
+  static bool has_ended(const Error& error) {
+    return error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kTimeout;
+  }
+
+  Status listen(RankServer& rank, const net::Address& address) {
+    WD_ASSIGN_OR_RETURN(const net::Address bound, rank.api().listen(address));
     if (metrics_port_ > 0) {
-      WD_TRY(rank->api().listen_metrics(
+      WD_TRY(rank.api().listen_metrics(
           {.host = listen_.host, .port = static_cast<uint16_t>(metrics_port_), .path = {}}));
     }
     const std::string url = bound.is_unix() ? bound.to_string() : "http://" + bound.to_string();
     log_info("serving {} at {}", rank_.engine.model_path, url);
-    WD_TRY(write_ready_file(listen_.ready_file, url));
-    run_until_signal(loop, [&] { rank->api().drain_and_wait(listen_.shutdown_timeout); });
-    return failed ? error(ErrorCode::kUnavailable, "the engine has stopped") : Status{};
+    return write_ready_file(listen_.ready_file, url);
   }
 
   RankServerOptions rank_;
+  GroupFlags group_;
   ListenFlags listen_;
   int64_t metrics_port_ = 0;
   int status_ = kExitFailed;  // what a failure at the present stage exits with

@@ -14,6 +14,8 @@ inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitBadModel = 3;  // a file of the model is not what it should be
+// A rank of the group was lost or did not answer: all of them have to start again.
+inline constexpr int kExitGroupEnded = 4;
 
 class Verb {
  public:

@@ -50,13 +50,15 @@ int64_t blocks_for(int64_t num_tokens, const EngineOptions& options) {
 }
 
 // As many blocks as asked for; else what fits into the bytes; else what all sequences could fill,
-// but no more than a quarter of the free memory and kDefaultCacheBytes.
+// but no more than a quarter of the free memory and kDefaultCacheBytes, and of all engines on this
+// host together, which look at the same free memory, no more than half of it.
 int64_t choose_num_blocks(const kv::KvLayout& layout, const EngineOptions& options) {
   if (options.num_kv_blocks > 0) return options.num_kv_blocks;
   const int64_t block_bytes = std::max<int64_t>(1, layout.token_bytes() * options.block_size);
   if (options.kv_cache_bytes > 0) return options.kv_cache_bytes / block_bytes;
-  const auto free_bytes = static_cast<int64_t>(available_memory_bytes() / 4);
-  const int64_t in_memory = std::min(free_bytes, kDefaultCacheBytes) / block_bytes;
+  const auto free_bytes = static_cast<int64_t>(available_memory_bytes());
+  const int64_t share = free_bytes / std::max<int64_t>(4, 2 * options.engines_on_host);
+  const int64_t in_memory = std::min(share, kDefaultCacheBytes) / block_bytes;
   return std::min(in_memory, options.max_num_seqs * blocks_for(options.max_model_len, options));
 }
 

@@ -42,7 +42,8 @@ struct EngineOptions {
   int64_t max_num_seqs = 64;             // running at the same time
   int64_t max_num_batched_tokens = 512;  // token budget of a step
   int64_t block_size = 64;               // tokens of a KV block: 16, 32, … 512
-  int64_t kv_cache_bytes = 0;            // 0: at most 4 GiB and half of what is free
+  int64_t kv_cache_bytes = 0;            // 0: at most 4 GiB and a quarter of what is free
+  int64_t engines_on_host = 1;           // that share what is free
   int64_t num_kv_blocks = 0;             // overrides kv_cache_bytes
   bool enable_prefix_caching = true;
   int64_t num_speculative_tokens = 0;  // 1: the model's draft layer guesses one token ahead

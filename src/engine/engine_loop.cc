@@ -67,6 +67,12 @@ Status EngineLoop::drain(Duration timeout) {
   return error(ErrorCode::kTimeout, "{} requests have not ended in time", engine_.num_unfinished());
 }
 
+Status EngineLoop::await_idle(Duration timeout) {
+  std::unique_lock lock(mutex_);
+  if (changed_.wait_for(lock, timeout, [&] { return failure_ || !engine_.has_work(); })) return {};
+  return error(ErrorCode::kTimeout, "other ranks still have work");
+}
+
 void EngineLoop::stop() {
   engine_.drain();
   stop_ = true;

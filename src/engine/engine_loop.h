@@ -48,6 +48,9 @@ class EngineLoop {
 
   // Refuses new requests and waits until the last one has ended. kTimeout if some have not by then.
   Status drain(Duration timeout);
+  // Waits until no rank of the group has work, as far as this one knows: then nobody misses its
+  // experts when it leaves. kTimeout.
+  Status await_idle(Duration timeout);
   // Ends the thread after its present step; what is unfinished ends with a retryable error.
   void stop();
 

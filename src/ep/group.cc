@@ -1,6 +1,16 @@
 #include "ep/group.h"
 
+#include "base/log.h"
+
+#include <algorithm>
+
 namespace wideep::ep {
+namespace {
+
+constexpr fabric::ChannelId kReadyChannel{kNumChannels};  // behind those of the exchange
+constexpr std::chrono::seconds kPatience{10};             // then say who is awaited
+
+}  // namespace
 
 std::string describe(const ExchangeOptions& options, const Placement& placement) {
   const ExchangeShape& shape = options.shape;
@@ -20,7 +30,7 @@ Result<std::unique_ptr<Group>> Group::join(const GroupOptions& options,
   WD_TRY(validate(options.exchange.shape));
   auto group = std::make_unique<Group>(Checked{}, std::move(placement));
   fabric::JoinOptions join = options.join;
-  join.num_channels = kNumChannels;
+  join.num_channels = kNumChannels + 1;
   join.rules += fmt::format("{}{}", join.rules.empty() ? "" : "; ",
                             describe(options.exchange, group->placement_));
   const auto arena_bytes = [&](const std::vector<NodeId>& node_of) {
@@ -30,6 +40,40 @@ Result<std::unique_ptr<Group>> Group::join(const GroupOptions& options,
   WD_ASSIGN_OR_RETURN(group->exchange_, FabricAllToAll::create(*group->fabric_, group->placement_,
                                                                kernels, pool, options.exchange));
   return group;
+}
+
+Status Group::check_peers() const {
+  for (int32_t r = 0; r < fabric_->shape().num_ranks(); ++r) {
+    const fabric::PeerState state = fabric_->peer_state(RankId{r});
+    if (state.life == fabric::PeerState::Life::kAlive) continue;
+    return error(ErrorCode::kPeerLost, "rank {} lost ({})", r,
+                 state.life == fabric::PeerState::Life::kLeft ? "left" : state.reason);
+  }
+  return {};
+}
+
+Status Group::await_ready(Duration timeout) {
+  const TimePoint deadline = fabric_->clock().now() + timeout;
+  const int32_t num_ranks = fabric_->shape().num_ranks();
+  for (int32_t r = 0; r < num_ranks; ++r)
+    WD_TRY(fabric_->signal(RankId{r}, kReadyChannel, {.seq = 1}));
+  const auto missing = [&] {
+    std::vector<RankId> ranks;
+    for (int32_t r = 0; r < num_ranks; ++r)
+      if (!fabric_->poll(RankId{r}, kReadyChannel)) ranks.push_back(RankId{r});
+    return ranks;
+  };
+  const auto ready = [&] { return missing().empty(); };
+  const auto what = [] { return std::string("ranks that load"); };
+  for (;;) {
+    const TimePoint now = fabric_->clock().now();
+    const Status status = fabric_->wait({.ready = ready, .what = what, .missing = missing},
+                                        std::min<TimePoint>(deadline, now + kPatience));
+    const bool goes_on =
+        !status && status.error().code == ErrorCode::kTimeout && fabric_->clock().now() < deadline;
+    if (!goes_on) return status;
+    log_info("{}", status.error().message);
+  }
 }
 
 }  // namespace wideep::ep

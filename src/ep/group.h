@@ -29,9 +29,20 @@ class Group {
 
   Group(Checked /*checked*/, Placement placement) : placement_(std::move(placement)) {}
 
+  // kPeerLost if a rank of the group is gone, named with the reason: for ranks that are busy with
+  // something else than steps, such as loading their experts. Any thread.
+  Status check_peers() const;
+  // Tells the others that this rank is ready to step and blocks until all of them are; says in the
+  // log whom it still waits for. kPeerLost, kTimeout. Before the first step, on all ranks.
+  Status await_ready(Duration timeout);
+
   fabric::Fabric& fabric() { return *fabric_; }
 
+  const fabric::Fabric& fabric() const { return *fabric_; }
+
   FabricAllToAll& exchange() { return *exchange_; }
+
+  const FabricAllToAll& exchange() const { return *exchange_; }
 
   const Placement& placement() const { return placement_; }
 

@@ -31,14 +31,20 @@ Result<NumericConfig> resolve_numeric(const Checkpoint& checkpoint, const LoadOp
 Result<std::unique_ptr<DecoderModel>> load_model(const std::string& folder,
                                                  ThreadPool& pool,
                                                  const LoadOptions& options) {
+  WD_ASSIGN_OR_RETURN(const Checkpoint checkpoint,
+                      Checkpoint::open(folder, {.draft = options.weights.draft}));
+  return load_model(checkpoint, pool, options);
+}
+
+Result<std::unique_ptr<DecoderModel>> load_model(const Checkpoint& checkpoint,
+                                                 ThreadPool& pool,
+                                                 const LoadOptions& options) {
   if (options.block_tokens < math::kAttentionTile ||
       options.block_tokens > math::kAttentionPartition ||
       options.block_tokens % math::kAttentionTile != 0) {
     return invalid_argument("block size {} is no multiple of {} up to {}", options.block_tokens,
                             math::kAttentionTile, math::kAttentionPartition);
   }
-  WD_ASSIGN_OR_RETURN(const Checkpoint checkpoint,
-                      Checkpoint::open(folder, {.draft = options.weights.draft}));
   WD_ASSIGN_OR_RETURN(const NumericConfig numeric, resolve_numeric(checkpoint, options));
   WD_ASSIGN_OR_RETURN(std::string fingerprint, checkpoint.fingerprint());
   WD_ASSIGN_OR_RETURN(ModelWeights weights, load_weights(checkpoint, options.weights, pool));

@@ -26,7 +26,10 @@ struct LoadOptions {
 // The numbers that a model loaded with `options` computes with; known without its weights.
 Result<NumericConfig> resolve_numeric(const Checkpoint& checkpoint, const LoadOptions& options);
 
-// The model borrows the pool.
+// The model borrows the pool. `checkpoint` has been opened with the same draft option.
+Result<std::unique_ptr<DecoderModel>> load_model(const Checkpoint& checkpoint,
+                                                 ThreadPool& pool,
+                                                 const LoadOptions& options);
 Result<std::unique_ptr<DecoderModel>> load_model(const std::string& folder,
                                                  ThreadPool& pool,
                                                  const LoadOptions& options);

@@ -94,7 +94,11 @@ class Packing {
     }
     progress_.bytes_done += task.source_bytes;
     progress_.tensors_done += task.num_tensors;
-    if (options_.progress) options_.progress(progress_);
+    if (!options_.progress) return;
+    if (const Status goes_on = options_.progress(progress_); !goes_on && status_) {
+      status_ = goes_on;
+      failed_task_ = i;
+    }
   }
 
   const WeightPlan& plan_;
@@ -106,10 +110,12 @@ class Packing {
   int64_t failed_task_ = std::numeric_limits<int64_t>::max();
 };
 
+// An error of the caller's progress function counts as trouble with the cache: packing, which comes
+// next, ends with it.
 CacheProgress cache_progress(const WeightOptions& options, LoadProgress::Phase phase) {
   if (!options.progress) return nullptr;
   return [&options, phase](int64_t bytes, int64_t total) {
-    options.progress({.phase = phase, .bytes_done = bytes, .bytes_total = total});
+    return options.progress({.phase = phase, .bytes_done = bytes, .bytes_total = total});
   };
 }
 

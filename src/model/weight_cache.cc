@@ -78,15 +78,16 @@ class ItemLoop {
     for_each_loaded(pool_, static_cast<int64_t>(plan_.items().size()), [&](int64_t i, int) {
       const auto item = static_cast<size_t>(i);
       if (failed_) return;
-      const Status status = body(item);
+      Status status = body(item);
       const std::scoped_lock lock(mutex_);
+      if (status) {
+        done_ += plan_.items()[item].bytes;
+        if (progress_) status = progress_(done_, total_);
+      }
       if (!status) {
         if (!failed_) status_ = status;
         failed_ = true;
-        return;
       }
-      done_ += plan_.items()[item].bytes;
-      if (progress_) progress_(done_, total_);
     });
     return status_;
   }

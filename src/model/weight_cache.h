@@ -24,8 +24,8 @@ std::string weight_cache_path(const std::string& folder, const Digest& key);
 // Bytes of its file.
 int64_t weight_cache_bytes(const WeightPlan& plan);
 
-// Bytes read or written, in all.
-using CacheProgress = std::function<void(int64_t bytes, int64_t total)>;
+// Bytes read or written, in all. An error ends the reading or writing with it.
+using CacheProgress = std::function<Status(int64_t bytes, int64_t total)>;
 
 // Fills the arenas of `weights` from the file. kNotFound if there is none; kDataLoss if it is
 // broken (the arenas are garbage then).

@@ -106,8 +106,8 @@ struct WeightOptions {
   std::string cache_dir;          // of packed weights; empty: no cache
   int64_t cache_bytes_max = 0;    // of all files in it; 0: half of the disk
   int64_t slice_bytes = 4 << 20;  // of a matrix that a thread reads and packs at once
-  // Called by the threads that load, one at a time.
-  std::function<void(const LoadProgress&)> progress;
+  // Called by the threads that load, one at a time. An error ends the packing with it.
+  std::function<Status(const LoadProgress&)> progress;
 };
 
 struct ModelWeights {

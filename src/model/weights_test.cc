@@ -232,7 +232,10 @@ TEST_F(Weights, RefuseDraftingWithoutADraftLayer) {
 TEST_F(Weights, TellHowFarTheyAre) {
   std::vector<LoadProgress> seen;
   WeightOptions options;
-  options.progress = [&](const LoadProgress& progress) { seen.push_back(progress); };
+  options.progress = [&](const LoadProgress& progress) -> Status {
+    seen.push_back(progress);
+    return {};
+  };
   const auto weights = load(golden("dsv3-tiny-bf16"), options);
   ASSERT_TRUE(weights);
   ASSERT_FALSE(seen.empty());
@@ -240,6 +243,18 @@ TEST_F(Weights, TellHowFarTheyAre) {
   EXPECT_EQ(seen.back().tensors_done, seen.back().tensors_total);
   EXPECT_EQ(seen.back().tensors_total, 263);
   EXPECT_TRUE(std::ranges::is_sorted(seen, {}, &LoadProgress::bytes_done));
+}
+
+TEST_F(Weights, StopLoadingWhenTheirProgressIsAnsweredWithAnError) {
+  int num_calls = 0;
+  WeightOptions options;
+  options.progress = [&](const LoadProgress&) -> Status {
+    return ++num_calls < 3 ? Status{} : error(ErrorCode::kPeerLost, "nobody waits for them");
+  };
+  const auto weights = load(golden("dsv3-tiny-bf16"), options);
+  ASSERT_FALSE(weights);
+  EXPECT_EQ(weights.error().code, ErrorCode::kPeerLost);
+  EXPECT_LE(num_calls, 3 + pool_.num_threads());
 }
 
 TEST_F(Weights, OfAnExpertAreABlobThatKnowsWhatItIs) {

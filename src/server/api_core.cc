@@ -138,6 +138,8 @@ void ApiServer::Core::add_health_routes(http::Server& server) {
   server.route("GET", "/metrics", [this](http::Request, http::Responder responder) {
     responder.send(render_metrics());
   });
+  server.route("GET", "/expert_load",
+               [this](http::Request, http::Responder responder) { responder.send(expert_load()); });
 }
 
 void ApiServer::Core::add_json_route(std::string_view path, Work work) {
@@ -209,9 +211,18 @@ http::Response ApiServer::Core::models(std::string_view id) const {
 }
 
 http::Response ApiServer::Core::render_metrics() {
-  return {.status = 200,
-          .headers = {{"content-type", MetricsRegistry::kContentType.data()}},
-          .body = metrics_.render(parts_.engine.stats())};
+  http::Response response{.status = 200,
+                          .headers = {{"content-type", MetricsRegistry::kContentType.data()}},
+                          .body = metrics_.render(parts_.engine.stats())};
+  if (options_.more_metrics) options_.more_metrics(response.body);
+  return response;
+}
+
+http::Response ApiServer::Core::expert_load() const {
+  const Json document = options_.expert_load ? options_.expert_load() : Json();
+  if (document.is_null())
+    return error_response(api::from_http_status(404, "this rank shares no experts with others"));
+  return json_response(document.dump());
 }
 
 }  // namespace wideep::server

@@ -71,6 +71,7 @@ class ApiServer::Core : public std::enable_shared_from_this<Core> {
   http::Response health() const;
   http::Response models(std::string_view id) const;
   http::Response render_metrics();
+  http::Response expert_load() const;
   void refuse(const Arrival& arrival, const api::ApiError& error);
 
   ApiServerParts parts_;

@@ -1,7 +1,8 @@
 // The OpenAI API in front of one engine.
 //
 //   POST /v1/chat/completions   POST /v1/completions   GET /v1/models   GET /v1/models/{id}
-//   POST /tokenize   POST /detokenize   GET /health /ready /live /ping /version /load /metrics
+//   POST /tokenize   POST /detokenize
+//   GET /health /ready /live /ping /version /load /metrics /expert_load
 //
 // A request is parsed, rendered and tokenised on a worker thread, submitted to the engine, and
 // answered on the event loop as the engine's events come. Keys guard every path but /health,

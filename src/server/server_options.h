@@ -3,6 +3,7 @@
 
 #include "api/requests.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/result.h"
 #include "http/api_keys.h"
 #include "http/server.h"
@@ -45,7 +46,10 @@ struct ApiServerOptions {
   size_t preparing_requests_max = 256;  // being parsed and tokenised; more get 429
   // A step that takes longer than this is stuck: /health says so.
   std::chrono::milliseconds progress_deadline{60'000};
-  std::function<EngineHealth()> health;  // any thread; not set: always well
+  std::function<EngineHealth()> health;                 // any thread; not set: always well
+  std::function<void(std::string& text)> more_metrics;  // appends to /metrics; any thread
+  // The document at /expert_load, null or not set: there is none. Any thread.
+  std::function<Json()> expert_load;
 };
 
 }  // namespace wideep::server

@@ -1,0 +1,177 @@
+#include "cmd/group_flags.h"
+
+#include "base/file.h"
+#include "fabric/fabric.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace wideep::cmd {
+namespace {
+
+constexpr int64_t kKeyFileBytesMax = 64 << 10;
+constexpr const char* kGroup = "Parallel";
+
+Result<int32_t> small_number(const std::string& name, const std::string& text) {
+  int32_t value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc{} || end != text.data() + text.size() || value < 0)
+    return invalid_argument("{}: '{}' is no count", name, text);
+  return value;
+}
+
+// A host, or unix:PATH for ranks that all run here.
+Result<net::Address> leader_address(const std::string& text, int64_t port) {
+  if (text.starts_with("unix:")) return net::parse_address(text);
+  if (port < 1 || port > UINT16_MAX)
+    return invalid_argument("--data-parallel-rpc-port {}: 1 to 65535 is expected", port);
+  return net::Address{.host = text, .port = static_cast<uint16_t>(port), .path = {}};
+}
+
+}  // namespace
+
+Result<std::optional<LwsEnvironment>> LwsEnvironment::read() {
+  const auto leader = environment_variable("LWS_LEADER_ADDRESS");
+  const auto size = environment_variable("LWS_GROUP_SIZE");
+  const auto worker = environment_variable("LWS_WORKER_INDEX");
+  if (!leader && !size && !worker) return std::nullopt;
+  if (!leader || !size || !worker)
+    return invalid_argument(
+        "LWS_LEADER_ADDRESS, LWS_GROUP_SIZE and LWS_WORKER_INDEX belong together: set all or none");
+  LwsEnvironment lws{.leader_address = *leader};
+  WD_ASSIGN_OR_RETURN(lws.group_size, small_number("LWS_GROUP_SIZE", *size));
+  WD_ASSIGN_OR_RETURN(lws.worker_index, small_number("LWS_WORKER_INDEX", *worker));
+  if (lws.worker_index >= lws.group_size)
+    return invalid_argument("LWS_WORKER_INDEX {} of a group of {}", lws.worker_index,
+                            lws.group_size);
+  return lws;
+}
+
+void GroupFlags::declare(OptionSet& options) {
+  options.add("--data-parallel-size", &size,
+              {.group = kGroup,
+               .help = "Ranks in all, over all hosts; 0: one, or as many as LeaderWorkerSet says.",
+               .alias = "-dp"});
+  options.add("--data-parallel-size-local", &size_local,
+              {.group = kGroup,
+               .help = "Ranks on this host (in this pod); 0: all of them, or, under "
+                       "LeaderWorkerSet, an even share.",
+               .alias = "-dpl"});
+  options.add("--data-parallel-start-rank", &start_rank,
+              {.group = kGroup,
+               .help = "First rank of this host; -1: 0, or what LeaderWorkerSet says.",
+               .alias = "-dpr"});
+  options.add("--data-parallel-rank", &rank,
+              {.group = kGroup,
+               .help = "This process is this one rank, with an API of its own; -1: it starts the "
+                       "ranks of this host and balances over them.",
+               .alias = "-dpn"});
+  options.add("--data-parallel-address", &address,
+              {.group = kGroup,
+               .help = "Host of rank 0, where the ranks meet, or unix:PATH; if empty, "
+                       "LWS_LEADER_ADDRESS or this host.",
+               .value_name = "HOST",
+               .alias = "-dpa"});
+  options.add("--data-parallel-rpc-port", &rpc_port,
+              {.group = kGroup, .help = "Port at which the ranks meet.", .alias = "-dpp"});
+  options.add("--data-parallel-host", &host,
+              {.group = kGroup,
+               .help = "This host, as the other ranks reach it; if empty, the address from which "
+                       "it reaches rank 0.",
+               .value_name = "HOST"});
+  options.add("--data-parallel-key-file", &key_file,
+              {.group = kGroup,
+               .help = "A secret that all hosts share: it authenticates and encrypts what passes "
+                       "between them.",
+               .value_name = "FILE"});
+  options.add("--data-parallel-start-timeout", &start_timeout,
+              {.group = kGroup, .help = "How long ranks wait for each other to come and to load."});
+  options.add("--data-parallel-hybrid-lb", &hybrid_lb,
+              {.group = kGroup,
+               .help = "Each host's API balances over the ranks of that host: so it is, with or "
+                       "without this flag."});
+  options.refuse("--headless", "each host's API serves the ranks of that host");
+  options.refuse("--data-parallel-external-lb", "give --data-parallel-rank");
+  options.refuse("--data-parallel-multi-port-external-lb", "give --data-parallel-rank");
+  options.refuse("--data-parallel-supervisor-port", "give --data-parallel-rank");
+  options.refuse("--data-parallel-backend", "ranks are processes", {"mp"});
+  options.add("--enable-expert-parallel", &expert_parallel,
+              {.group = kGroup,
+               .help = "Spread the experts over the ranks; without it each rank holds them all.",
+               .alias = "-ep"});
+  options.add("--expert-load-file", &expert_load_file,
+              {.group = kGroup,
+               .help = "What GET /expert_load said of a former run: experts are placed so that "
+                       "the ranks come out even. The same file on all hosts.",
+               .value_name = "FILE"});
+  options.add("--eplb-config", &eplb_config,
+              {.group = kGroup,
+               .help = "JSON: {\"num_redundant_experts\": N} gives the busiest experts N more "
+                       "places.",
+               .value_name = "JSON"});
+  options.add("--node-id", &node_id,
+              {.group = kGroup,
+               .help = "Ranks with equal numbers count as one host; -1: those that are. For trying "
+                       "several hosts on one."});
+}
+
+Result<GroupPlan> GroupFlags::resolve(const std::optional<LwsEnvironment>& lws) const {
+  const auto given = [](int64_t value) { return value > 0; };
+  GroupPlan plan{.expert_parallel = expert_parallel};
+  const int64_t pods = lws ? lws->group_size : 1;
+  const int64_t num_ranks = given(size) ? size : pods * (given(size_local) ? size_local : 1);
+  if (num_ranks < 1 || num_ranks > fabric::kRanksMax)
+    return invalid_argument("--data-parallel-size {}: 1 to {} is expected", num_ranks,
+                            fabric::kRanksMax);
+  if (rank >= num_ranks)
+    return invalid_argument("--data-parallel-rank {}, and --data-parallel-size {}", rank,
+                            num_ranks);
+  WD_ASSIGN_OR_RETURN(plan.leader, leader_address(!address.empty() ? address
+                                                  : lws            ? lws->leader_address
+                                                                   : "127.0.0.1",
+                                                  rpc_port));
+  // Ranks that are started one by one are on this host if they meet on it.
+  const int64_t elsewhere = rank >= 0 && !net::is_loopback(plan.leader) ? 1 : num_ranks;
+  if (lws && !given(size_local) && num_ranks % pods != 0)
+    return invalid_argument("--data-parallel-size {} over {} pods: give --data-parallel-size-local",
+                            num_ranks, pods);
+  int64_t num_local = given(size_local) ? size_local : lws ? num_ranks / pods : elsewhere;
+  int64_t first = 0;
+  if (start_rank >= 0) {
+    first = start_rank;
+  } else if (rank >= 0) {
+    first = rank / num_local * num_local;
+  } else if (lws) {
+    first = lws->worker_index * num_local;
+  }
+  if (rank >= 0 && start_rank < 0 && first < num_ranks)
+    num_local = std::min(num_local, num_ranks - first);  // the last host may have fewer
+  if (start_rank > 0 && !given(size_local) && rank < 0 && !lws)
+    return invalid_argument("--data-parallel-start-rank needs --data-parallel-size-local");
+  if (first < 0 || num_local > num_ranks || first + num_local > num_ranks)
+    return invalid_argument("ranks {} to {} of this host do not fit into --data-parallel-size {}",
+                            first, first + num_local - 1, num_ranks);
+  if (rank >= 0 && (rank < first || rank >= first + num_local))
+    return invalid_argument("--data-parallel-rank {} is not one of ranks {} to {} of this host",
+                            rank, first, first + num_local - 1);
+  plan.placement.load_file = expert_load_file;
+  WD_ASSIGN_OR_RETURN(plan.placement.num_redundant_experts, parse_eplb_config(eplb_config));
+  if (!expert_parallel && (!expert_load_file.empty() || !eplb_config.empty()))
+    return invalid_argument("--expert-load-file and --eplb-config need --enable-expert-parallel");
+  plan.num_ranks = static_cast<int32_t>(num_ranks);
+  plan.first_local = static_cast<int32_t>(first);
+  plan.num_local = static_cast<int32_t>(num_local);
+  if (rank >= 0) plan.rank = static_cast<int32_t>(rank);
+  if (rank < 0 && num_local == 1) plan.rank = plan.first_local;
+  return plan;
+}
+
+Result<std::optional<fabric::PresharedKey>> GroupFlags::key() const {
+  if (key_file.empty()) return std::nullopt;
+  WD_ASSIGN_OR_RETURN(const std::string secret, read_file(key_file, kKeyFileBytesMax));
+  auto key = fabric::PresharedKey::from_secret(secret);
+  if (!key) return with_context(key.error(), key_file);
+  return std::optional(*std::move(key));
+}
+
+}  // namespace wideep::cmd

@@ -1,0 +1,260 @@
+#include "cmd/rank_launcher.h"
+
+#include "base/log.h"
+#include "cmd/rank_metrics.h"
+#include "cmd/run_until_signal.h"
+#include "cmd/verb.h"
+#include "epp/endpoint_picker.h"
+#include "epp/filters.h"
+#include "gateway/gateway.h"
+#include "launcher/run_folder.h"
+#include "launcher/supervisor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <thread>
+
+namespace wideep::cmd {
+namespace {
+
+using launcher::GroupState;
+using launcher::GroupStatus;
+
+constexpr std::chrono::milliseconds kLookForReady{50};
+// How long ranks whose peer is gone may take to tell their clients. A stopped rank is noticed after
+// the liveness deadline, by then the others have ended.
+constexpr std::chrono::milliseconds kFarewell{3'000};
+
+constexpr const char* kPickerConfig = R"(apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: data-parallel-rank-filter
+- type: data-parallel-scorer
+  parameters: {{maxNumSeqs: {}}}
+- type: max-score-picker
+  parameters: {{maxNumOfEndpoints: 3}}
+- type: single-profile-handler
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: data-parallel-rank-filter
+  - pluginRef: data-parallel-scorer
+  - pluginRef: max-score-picker
+)";
+
+class RankLauncher {
+ public:
+  explicit RankLauncher(const RankLauncherOptions& options)
+      : options_(options), service_(loop_), client_(loop_, client_options()) {}
+
+  // The loop must not outlive what lives on it, and the supervisor's thread uses both.
+  ~RankLauncher() {
+    supervisor_.reset();
+    gateway_.reset();
+  }
+
+  Result<int> run() {
+    WD_ASSIGN_OR_RETURN(const net::Address address, options_.listen.address());
+    WD_ASSIGN_OR_RETURN(http::ApiKeys keys, options_.listen.keys());
+    WD_ASSIGN_OR_RETURN(launcher::RunFolder folder,
+                        launcher::RunFolder::create(launcher::run_folder_parent()));
+    folder_.emplace(std::move(folder));
+    WD_TRY(make_gateway(std::move(keys)));
+    WD_ASSIGN_OR_RETURN(const net::Address bound, gateway_->listen(address));
+    url_ = bound.is_unix() ? bound.to_string() : "http://" + bound.to_string();
+    WD_TRY(add_groups());
+    Status outcome;
+    std::thread thread([&] {
+      outcome = supervisor_->run();
+      service_.stop();
+    });
+    service_.run([&] {
+      gateway_->drain_and_wait(options_.listen.shutdown_timeout);
+      supervisor_->stop();
+    });
+    thread.join();
+    if (outcome) return kExitOk;
+    log_error("{}", outcome.error().message);
+    return exit_status();
+  }
+
+ private:
+  http::ClientOptions client_options() const {
+    http::ClientOptions client;
+    client.connections_per_address_max = static_cast<int>(options_.listen.connections_max);
+    return client;
+  }
+
+  Status make_gateway(http::ApiKeys keys) {
+    WD_ASSIGN_OR_RETURN(epp::PickerConfig config, epp::parse_picker_config(fmt::format(
+                                                      kPickerConfig, options_.max_num_seqs)));
+    picker_ = std::make_unique<epp::EndpointPicker>(std::move(config), real_clock());
+    gateway::GatewayOptions gateway;
+    gateway.limits = options_.listen.limits();
+    gateway.access_log = false;
+    gateway.answer_timeout = std::chrono::hours(24);  // as long as a rank would take
+    gateway.endpoint_metrics = true;
+    gateway.gathered.push_back({"/expert_load", "application/json",
+                                [](const std::vector<gateway::EndpointAnswer>& answers) {
+                                  std::vector<std::string> documents;
+                                  for (const gateway::EndpointAnswer& answer : answers)
+                                    documents.push_back(answer.body);
+                                  return merge_expert_load(documents).dump();
+                                }});
+    gateway_ = std::make_unique<gateway::Gateway>(loop_, client_, *picker_, std::move(keys),
+                                                  std::move(gateway));
+    return {};
+  }
+
+  // One group whose ranks share experts, or a group for each rank.
+  Status add_groups() {
+    std::error_code problem;
+    const std::string program = std::filesystem::read_symlink("/proc/self/exe", problem).string();
+    if (problem) return error(ErrorCode::kUnavailable, "/proc/self/exe: {}", problem.message());
+    launcher::SupervisorOptions supervisor;
+    supervisor.stop_grace = options_.listen.shutdown_timeout + kFarewell;
+    supervisor.on_line = [](const std::string& member, const std::string& line) {
+      fmt::print(stderr, "{}: {}\n", member, line);
+    };
+    supervisor.on_change = [this](const GroupStatus& status) { on_change(status); };
+    supervisor_ = std::make_unique<launcher::Supervisor>(std::move(supervisor));
+    const GroupPlan& plan = options_.plan;
+    launcher::GroupSpec group;
+    for (int32_t i = 0; i < plan.num_local; ++i) {
+      const RankPlace place = place_of(plan.first_local + i);
+      launcher::ProcessSpec member{.name = fmt::format("rank {}", place.rank),
+                                   .command = {program},
+                                   .environment = {},
+                                   .dropped_prefix = "WIDEEP_"};
+      const std::vector<std::string> arguments = options_.arguments(place);
+      member.command.insert(member.command.end(), arguments.begin(), arguments.end());
+      group.members.push_back(std::move(member));
+      if (!plan.is_group()) add(fmt::format("rank-{}", place.rank), std::move(group), {place});
+    }
+    if (plan.is_group()) {
+      std::vector<RankPlace> places;
+      for (int32_t i = 0; i < plan.num_local; ++i)
+        places.push_back(place_of(plan.first_local + i));
+      add("ranks", std::move(group), std::move(places));
+    }
+    return {};
+  }
+
+  void add(const std::string& name, launcher::GroupSpec&& group, std::vector<RankPlace> places) {
+    group.name = name;
+    group.farewell = kFarewell;
+    group.restart.hopeless_codes = {kExitUsage, kExitBadModel};
+    groups_.push_back({name, std::move(places)});
+    supervisor_->add(std::exchange(group, {}));
+  }
+
+  RankPlace place_of(int32_t rank) const {
+    const std::string base = fmt::format("{}/rank-{}", folder_->path(), rank);
+    const bool meets_here = options_.plan.is_on_one_host();
+    return {.rank = rank,
+            .socket = base,
+            .ready_file = base + ".ready",
+            .meeting = meets_here ? fmt::format("unix:{}/meeting", folder_->path()) : ""};
+  }
+
+  // On the supervisor's thread.
+  void on_change(const GroupStatus& status) {
+    switch (status.state) {
+      case GroupState::kStarting:
+        loop_.post([this, name = status.name, incarnation = status.incarnation] {
+          look_for_ready(name, incarnation);
+        });
+        break;
+      case GroupState::kBackingOff:
+        for (const RankPlace& place : places_of(status.name))
+          std::filesystem::remove(place.ready_file);
+        break;
+      default:
+        break;
+    }
+    update_endpoints();
+    if (status.state == GroupState::kReady) loop_.post([this] { announce(); });
+  }
+
+  void update_endpoints() {
+    std::vector<epp::EndpointSpec> specs;
+    for (const GroupStatus& status : supervisor_->status()) {
+      if (status.state != GroupState::kReady) continue;
+      for (const RankPlace& place : places_of(status.name)) {
+        specs.push_back({.name = fmt::format("rank-{}", place.rank),
+                         .address = net::Address::unix_socket(place.socket),
+                         .labels = {{std::string(epp::kRankLabel), std::to_string(place.rank)}}});
+      }
+    }
+    picker_->set_endpoints(std::move(specs));
+  }
+
+  // While a group starts, on the loop: its ranks say by a file each that they serve.
+  void look_for_ready(const std::string& name, int64_t incarnation) {
+    const auto all = supervisor_->status();
+    const auto status = std::ranges::find(all, name, &GroupStatus::name);
+    if (status == all.end() || status->incarnation != incarnation ||
+        status->state != GroupState::kStarting)
+      return;
+    const std::vector<RankPlace>& places = places_of(name);
+    for (size_t i = 0; i < places.size(); ++i) {
+      if (std::filesystem::exists(places[i].ready_file))
+        supervisor_->report_ready(name, incarnation, i);
+    }
+    loop_.post_after(kLookForReady, [=, this] { look_for_ready(name, incarnation); });
+  }
+
+  // Once all groups are ready for the first time.
+  void announce() {
+    const bool all_ready = std::ranges::all_of(
+        supervisor_->status(),
+        [](const GroupStatus& status) { return status.state == GroupState::kReady; });
+    if (!all_ready) return;
+    log_info("serving {} with {} ranks at {}", options_.what, options_.plan.num_local, url_);
+    if (std::exchange(is_announced_, true)) return;
+    const Status written = write_ready_file(options_.listen.ready_file, url_);
+    if (!written) log_error("{}", written.error().message);
+  }
+
+  const std::vector<RankPlace>& places_of(const std::string& name) const {
+    return std::ranges::find(groups_, name, &Group::name)->places;
+  }
+
+  // What the ranks failed with, when that is the user's to put right.
+  int exit_status() const {
+    for (const GroupStatus& status : supervisor_->status()) {
+      if (status.last_exit.code == kExitUsage || status.last_exit.code == kExitBadModel)
+        return status.last_exit.code;
+    }
+    return kExitFailed;
+  }
+
+  struct Group {
+    std::string name;
+    std::vector<RankPlace> places;  // of its members, in order
+  };
+
+  const RankLauncherOptions& options_;
+  std::optional<launcher::RunFolder> folder_;
+  net::EventLoop loop_;
+  Service service_;
+  http::Client client_;
+  std::unique_ptr<epp::EndpointPicker> picker_;
+  std::unique_ptr<gateway::Gateway> gateway_;
+  std::unique_ptr<launcher::Supervisor> supervisor_;
+  std::vector<Group> groups_;
+  std::string url_;
+  bool is_announced_ = false;  // on the loop
+};
+
+}  // namespace
+
+Result<int> serve_ranks(const RankLauncherOptions& options) {
+  return RankLauncher(options).run();
+}
+
+}  // namespace wideep::cmd

@@ -1,0 +1,45 @@
+// Several ranks on this host behind one door: starts a process for each, keeps them running, and
+// balances over them.
+//
+//   client -> Gateway (this process) -> the rank with the least of 4 x waiting + running
+//                |                          ^ a Unix socket in a folder of our own, without keys
+//   Supervisor --+-- starts, restarts, ends the ranks: all of a group at once
+//
+// Ranks that share experts live and die together; independent ones are restarted one by one. While
+// a group is not ready the door answers 503 with Retry-After.
+#pragma once
+
+#include "base/result.h"
+#include "cmd/group_flags.h"
+#include "cmd/listen_options.h"
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace wideep::cmd {
+
+// What one rank's process is told, besides what all are told.
+struct RankPlace {
+  int32_t rank = 0;
+  std::string socket;      // where it serves its API
+  std::string ready_file;  // what it writes when it does
+  // Where the ranks meet; "": as the plan says.
+  std::string meeting;
+};
+
+struct RankLauncherOptions {
+  GroupPlan plan;
+  ListenFlags listen;  // of the door
+  std::string what;    // is served, for the log
+  int64_t max_num_seqs = 64;
+  // The arguments with which this program becomes that rank.
+  std::function<std::vector<std::string>(const RankPlace& place)> arguments;
+};
+
+// Serves until SIGTERM or SIGINT; the exit status then, which is that of the ranks if they cannot
+// start.
+Result<int> serve_ranks(const RankLauncherOptions& options);
+
+}  // namespace wideep::cmd

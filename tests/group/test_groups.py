@@ -1,0 +1,155 @@
+"""Groups of ranks as a person runs them: the same tokens as one rank, no stalls, no sleepers that wake, no loss in silence.
+
+Arguments: the binary, then unittest's. With WIDEEP_LONG=1 the full matrices and times.
+"""
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+import ranks
+from ranks import Ranks, Serve, answers_of_one_rank, ask_all, call, tokens_and_logprobs
+
+WIDEEP = sys.argv[1]
+SETS = ["dsv2-tiny-bf16", "dsv3-tiny-bf16", "dsv3-tiny-fp8", "dsv3-tiny-mtp", "qwen3moe-tiny-bf16", "demo"]
+# The nodes of each rank: one host, 2 x 2, 3 + 2, 4 x 2, and a rank alone on its host.
+SHAPES = [[0], [0, 0], [0, 1], [0, 0, 0], [0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1, 1], [0] * 5,
+          [0] * 4 + [1] * 4, [0, 0, 1, 1, 2, 2, 3, 3]]
+# Each set once, each number of ranks once, each split of hosts once.
+PAIRS = [("dsv3-tiny-fp8", [0, 0]), ("dsv2-tiny-bf16", [0, 0, 1]), ("qwen3moe-tiny-bf16", [0, 0, 1, 1]),
+         ("dsv3-tiny-mtp", [0, 0, 0, 1, 1]), ("demo", [0] * 4 + [1] * 4)]
+ARRIVALS_S = 180 if ranks.is_long() else 8
+
+
+class SameTokens(unittest.TestCase):
+    """Promise 1 through the API: tokens and logprobs of every rank of every group are those of one rank."""
+
+    def check(self, name, shapes, *arguments):
+        requests = ranks.requests_of(name)
+        expected = answers_of_one_rank(WIDEEP, name, requests, *arguments)
+        for nodes in shapes:
+            with self.subTest(f"{name} {nodes} {arguments}"), Ranks(WIDEEP, ranks.model_path(name), nodes, *arguments) as group:
+                choose = random.Random(len(nodes))
+                for wave in range(2):
+                    # Each request on some rank, all at once; then all on the last one, while the others only serve.
+                    urls = [choose.choice(group.urls()) if wave == 0 else group.urls()[-1] for _ in requests]
+                    answers = ask_all(list(zip(urls, requests)))
+                    for request, answer, wanted in zip(requests, answers, expected):
+                        self.assertEqual(tokens_and_logprobs(answer), wanted, request)
+                self.assertEqual(group.stop(), [0] * len(nodes))
+
+    def test_over_sets_sizes_and_hosts(self):
+        if ranks.is_long():
+            for name in SETS:
+                self.check(name, SHAPES)
+        else:
+            for name, nodes in PAIRS:
+                self.check(name, [nodes])
+
+    def test_in_other_formats(self):
+        self.check("dsv3-tiny-fp8", [[0, 0, 1]], "--quantization", "int8", "--dispatch-dtype", "int8",
+                   "--max-num-batched-tokens", "96")
+
+
+class Arrivals(unittest.TestCase):
+    """Requests come and go at random on random ranks, ranks fall asleep between: nobody ever waits for long."""
+
+    def test_never_stall(self):
+        name = "dsv3-tiny-mtp"
+        requests = ranks.requests_of(name)
+        expected = answers_of_one_rank(WIDEEP, name, requests)
+        with Ranks(WIDEEP, ranks.model_path(name), [0, 0, 1, 1]) as group:
+            stop_at = time.monotonic() + ARRIVALS_S
+            problems, latencies, lock = [], [], threading.Lock()
+
+            def client(seed):
+                choose = random.Random(seed)
+                while time.monotonic() < stop_at and not problems:
+                    i = choose.randrange(len(requests))
+                    url = choose.choice(group.urls())
+                    start = time.monotonic()
+                    if choose.random() < 0.2:  # leaves in the middle
+                        call(url, "/v1/completions", {**requests[i], "stream": True, "max_tokens": 400},
+                             timeout=choose.uniform(0.005, 0.1))
+                        continue
+                    answer = call(url, "/v1/completions", requests[i], timeout=60)
+                    try:
+                        wrong = tokens_and_logprobs(answer) != expected[i]
+                    except AssertionError as error:
+                        wrong = error
+                    with lock:
+                        latencies.append(time.monotonic() - start)
+                        if wrong:
+                            problems.append(f"request {i} at {url}: {wrong}")
+                    # Now and then long enough for the group to fall asleep.
+                    threading.Event().wait(choose.choice([0, 0, 0.01, 0.3]))
+
+            threads = [threading.Thread(target=client, args=(seed,)) for seed in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(problems, [])
+            self.assertGreater(len(latencies), ARRIVALS_S)
+            print(f"{len(latencies)} requests, slowest {max(latencies):.2f} s", file=sys.stderr)
+            self.assertEqual(group.stop(), [0] * 4)
+
+
+class Idle(unittest.TestCase):
+    """Promise 3, on the whole program: HTTP, engine and exchange together."""
+
+    def test_a_sleeping_group_costs_nothing_and_wakes_at_once(self):
+        seconds = 5
+        with Ranks(WIDEEP, ranks.model_path("demo"), [0, 0]) as group:
+            request = {"prompt": [5, 6, 7], "max_tokens": 1, "temperature": 0}
+            self.assertEqual(call(group.urls()[0], "/v1/completions", request).status, 200)
+            pids = [rank.process.pid for rank in group.ranks]
+            time.sleep(0.5)  # connections are closed, the group has agreed to sleep
+            before = [ranks.Usage(pid) for pid in pids]
+            time.sleep(seconds)  # this is the time that is measured
+            for rank, (pid, start) in enumerate(zip(pids, before)):
+                now = ranks.Usage(pid)
+                wake_ups, cpu_ns = now.wake_ups - start.wake_ups, now.cpu_ns - start.cpu_ns
+                print(f"rank {rank}: {wake_ups} wake-ups, {cpu_ns / 1e6:.2f} ms of processor in {seconds} s", file=sys.stderr)
+                self.assertLessEqual(wake_ups, 5 * seconds)
+                self.assertLess(cpu_ns, seconds * 1e9 / 1000)
+            times = []
+            for _ in range(15):
+                threading.Event().wait(0.05)
+                start = time.monotonic()
+                self.assertEqual(call(group.urls()[1], "/v1/completions", request).status, 200)
+                times.append(time.monotonic() - start)
+            print(f"a request wakes the group and is answered in {sorted(times)[7] * 1000:.1f} ms (median)", file=sys.stderr)
+
+
+class Mistakes(unittest.TestCase):
+    def test_a_rank_with_other_numbers_is_refused_with_both_sides_named(self):
+        def rank(index, *arguments):
+            return Serve(WIDEEP, ranks.model_path("dsv3-tiny-bf16"), "--data-parallel-size", 2, "--data-parallel-rank", index,
+                         "--enable-expert-parallel", "--data-parallel-address", f"unix:{folder}/meeting", *arguments)
+        with tempfile.TemporaryDirectory() as folder:
+            leader, other = rank(0), rank(1, "--quantization", "int8")
+            try:
+                self.assertNotEqual(other.end(), 0)
+                self.assertIn("experts=bf16", other.log())
+                self.assertIn("experts=int8", other.log())
+                self.assertIsNone(leader.process.poll(), "the leader waits for the right one")
+            finally:
+                leader.abandon()
+                other.abandon()
+
+    def test_flags_that_cannot_be_are_named(self):
+        for arguments, words in [(["--data-parallel-size", "4", "--data-parallel-rank", "4"], "--data-parallel-rank 4"),
+                                 (["--data-parallel-size", "2", "--data-parallel-start-rank", "1"], "--data-parallel-size-local"),
+                                 (["--enable-eplb"], "--enable-eplb is not implemented"),
+                                 (["--data-parallel-size", "0K", "--data-parallel-size-local", "9999"], "--data-parallel-size 9999")]:
+            result = subprocess.run([WIDEEP, "serve", "x", *arguments], capture_output=True, text=True, timeout=60)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertIn(words, result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)

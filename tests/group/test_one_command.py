@@ -1,0 +1,275 @@
+"""One command for a whole group: the door that balances, ranks that are killed and stopped under load, an end without remains.
+
+Arguments: the binary, then unittest's.
+"""
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+import ranks
+from ranks import Serve, answers_of_one_rank, await_true, call, tokens_and_logprobs
+
+WIDEEP = sys.argv[1]
+MODEL = "dsv3-tiny-mtp"
+# What a client may see of a group that has lost a rank; all of them may be sent again.
+RETRYABLE = {502, 503, 504}
+
+
+class Door(Serve):
+    """The launcher with its ranks."""
+
+    def __init__(self, num_ranks, *arguments, model=MODEL, environment=None):
+        super().__init__(WIDEEP, ranks.model_path(model), "--data-parallel-size", num_ranks, "--enable-expert-parallel",
+                         *arguments, environment=environment)
+
+    def __enter__(self):
+        try:
+            return self.await_ready()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def __exit__(self, *_):
+        self.abandon()
+
+    def is_healthy(self):
+        return call(self.url, "/health").status == 200
+
+    def pids(self):
+        """Of the ranks, by rank."""
+        return {ranks.rank_of(pid): pid for pid in ranks.children_of(self.process.pid)}
+
+    def remains(self):
+        return [path for path in pathlib.Path(self.folder.name).iterdir() if path.name.startswith("wideep-")]
+
+
+class OneCommand(unittest.TestCase):
+    def test_it_balances_and_gives_the_tokens_of_one_rank(self):
+        requests = ranks.requests_of("demo")
+        expected = answers_of_one_rank(WIDEEP, "demo", requests)
+        with Door(4, model="demo") as door:
+            answers = ranks.ask_all([(door.url, request) for request in requests * 3])
+            for request, answer, wanted in zip(requests * 3, answers, expected * 3):
+                self.assertEqual(tokens_and_logprobs(answer), wanted, request)
+            for rank in range(4):
+                answer = call(door.url, "/v1/completions", requests[0], headers={"x-data-parallel-rank": str(rank)})
+                self.assertEqual(tokens_and_logprobs(answer), expected[0])
+            self.assertEqual(call(door.url, "/v1/completions", requests[0], headers={"x-data-parallel-rank": "9"}).status, 503)
+            self.check_metrics(call(door.url, "/metrics").body)
+            self.check_expert_load(call(door.url, "/expert_load").json())
+            self.assertEqual(call(door.url, "/v1/models").json()["data"][0]["id"], "demo")
+            self.check_end(door)
+
+    def check_metrics(self, text):
+        families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+        self.assertEqual(len(families), len(set(families)), "each family once")
+        samples = [line.rsplit(" ", 1)[0] for line in text.splitlines() if line and not line.startswith("#")]
+        self.assertEqual(len(samples), len(set(samples)), "each series once")
+        values = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line and line[0] != "#"}
+        for rank in range(4):
+            labels = f'{{model_name="demo",engine="{rank}"'
+            self.assertGreater(values[f"vllm:generation_tokens_total{labels}}}"], 0, "no rank was left out")
+            self.assertGreater(values[f'wideep:weight_bytes{labels},kind="experts"}}'], 0)
+            self.assertIn(f'wideep:peer_info{labels},peer="{(rank + 1) % 4}",node="0",transport="shm"}}', values)
+        experts = [values[f'wideep:weight_bytes{{model_name="demo",engine="{rank}",kind="experts"}}'] for rank in range(4)]
+        self.assertEqual(min(experts), max(experts), "32 experts on 4 ranks")
+
+    def check_expert_load(self, load):
+        self.assertEqual([document["rank"] for document in load["ranks"]], [0, 1, 2, 3])
+        self.assertTrue(0 < load["balancedness"] <= 1)
+        received = [sum(row[rank] for row in load["sent"]) for rank in range(4)]
+        computed = [sum(layer["rows"][rank] for layer in load["layers"]) for rank in range(4)]
+        self.assertEqual(received, computed, "what was sent has been computed")
+        self.assertEqual(load["sent_bytes"][0][1], load["sent"][0][1] * load["ranks"][0]["row_bytes"])
+
+    def check_end(self, door):
+        pids = door.pids()
+        self.assertEqual(sorted(pids), [0, 1, 2, 3])
+        self.assertEqual(len(door.remains()), 1)
+        self.assertEqual(door.stop(), 0)
+        self.assertEqual([pid for pid in pids.values() if ranks.exists(pid)], [])
+        self.assertEqual(door.remains(), [])
+
+    def test_each_rank_holds_its_share_only(self):
+        def bytes_of(text, kind):
+            return [float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
+                    if line.startswith("wideep:weight_bytes") and f'kind="{kind}"' in line]
+        with Door(1) as one, Door(3) as three:
+            alone, shared = call(one.url, "/metrics").body, call(three.url, "/metrics").body
+            self.assertEqual(sum(bytes_of(shared, "experts")), bytes_of(alone, "experts")[0])
+            self.assertEqual(bytes_of(shared, "other"), bytes_of(alone, "other") * 3)
+
+    def test_experts_placed_by_a_recorded_load_and_their_copies_give_the_same_tokens(self):
+        requests = ranks.requests_of("demo")
+        expected = answers_of_one_rank(WIDEEP, "demo", requests)
+        with tempfile.TemporaryDirectory() as folder:
+            recorded = pathlib.Path(folder) / "load.json"
+            with Door(3, model="demo") as door:
+                ranks.ask_all([(door.url, request) for request in requests])
+                recorded.write_text(call(door.url, "/expert_load").body)
+            before = json.loads(recorded.read_text())["balancedness"]
+            for arguments in ([], ["--eplb-config", '{"num_redundant_experts": 7}']):
+                with self.subTest(arguments), Door(3, "--expert-load-file", recorded, *arguments, model="demo") as door:
+                    answers = ranks.ask_all([(door.url, request) for request in requests])
+                    self.assertEqual([tokens_and_logprobs(answer) for answer in answers], expected)
+                    load = call(door.url, "/expert_load").json()
+                    print(f"balancedness {before:.3f}, placed by load {arguments}: {load['balancedness']:.3f}", file=sys.stderr)
+                    self.assertGreater(load["balancedness"], before)
+
+    def test_without_expert_parallelism_ranks_are_independent(self):
+        requests = ranks.requests_of(MODEL)[:2]
+        expected = answers_of_one_rank(WIDEEP, MODEL, requests)
+        server = Serve(WIDEEP, ranks.model_path(MODEL), "--data-parallel-size", 2)
+        try:
+            server.await_ready()
+            for rank in ("0", "1"):
+                answer = call(server.url, "/v1/completions", requests[0], headers={"x-data-parallel-rank": rank})
+                self.assertEqual(tokens_and_logprobs(answer), expected[0])
+            self.assertEqual(server.stop(), 0)
+        finally:
+            server.abandon()
+
+    def test_a_drain_lets_requests_end(self):
+        with Door(2) as door:
+            request = {"prompt": [5, 6, 7], "max_tokens": 300, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+            answers = []
+            thread = threading.Thread(target=lambda: answers.append(call(door.url, "/v1/completions", request)))
+            thread.start()
+            await_true(lambda: 'vllm:num_requests_running{model_name="dsv3-tiny-mtp",engine="0"} 1' in call(door.url, "/metrics").body
+                       or 'vllm:num_requests_running{model_name="dsv3-tiny-mtp",engine="1"} 1' in call(door.url, "/metrics").body
+                       or answers, "the request runs")
+            self.assertEqual(door.stop(), 0)
+            thread.join()
+            self.assertEqual(answers[0].status, 200, answers[0].error)
+            self.assertEqual(len(answers[0].json()["choices"][0]["token_ids"]), 300)
+
+    def test_a_bad_model_is_told_at_once(self):
+        with tempfile.TemporaryDirectory() as empty:
+            server = Serve(WIDEEP, empty, "--data-parallel-size", 2, "--enable-expert-parallel")
+            try:
+                self.assertEqual(server.end(), 3)
+                self.assertIn("config.json", server.log())
+                self.assertNotIn("starts again", server.log())
+            finally:
+                server.abandon()
+
+    def test_two_hosts_meet_and_each_has_a_door(self):
+        requests = ranks.requests_of(MODEL)
+        expected = answers_of_one_rank(WIDEEP, MODEL, requests)
+        with tempfile.TemporaryDirectory() as folder:
+            secret = pathlib.Path(folder) / "key"
+            secret.write_text("a secret of the two hosts\n")
+            secret.chmod(0o600)
+            common = ["--data-parallel-size-local", 2, "--data-parallel-address", f"unix:{folder}/meeting",
+                      "--data-parallel-key-file", secret]
+            first = Door(4, *common, "--node-id", 0)
+            second = Door(4, *common, "--node-id", 1, "--data-parallel-start-rank", 2)
+            with first, second:
+                for i, request in enumerate(requests):
+                    door = (first, second)[i % 2]
+                    self.assertEqual(tokens_and_logprobs(call(door.url, "/v1/completions", request)), expected[i])
+                text = call(second.url, "/metrics").body
+                self.assertIn('engine="3",peer="0",node="0",transport="tcp"} 1', text)
+                self.assertIn('engine="3",peer="2",node="1",transport="shm"} 1', text)
+                # One host loses a rank: both sides start again and find each other.
+                os.kill(second.pids()[2], signal.SIGKILL)
+                for door in (first, second):
+                    await_true(lambda door=door: "starts again" in door.log(), "the group ends on both hosts")
+                    await_true(door.is_healthy, "the group is back")
+                self.assertEqual(tokens_and_logprobs(call(first.url, "/v1/completions", requests[0])), expected[0])
+
+
+class Faults(unittest.TestCase):
+    """A rank is lost under load: every request ends with its tokens or an error that says to try again, the group comes back."""
+
+    def check(self, number, noticed_within_s):
+        requests = ranks.requests_of(MODEL)
+        expected = [answers[0]["tokens"] for answers in answers_of_one_rank(WIDEEP, MODEL, requests)]
+        with Door(4) as door:
+            before = door.pids()
+            lost_at, outcomes, stop = [], [], threading.Event()
+
+            def client(seed):
+                choose = random.Random(seed)
+                while not stop.is_set():
+                    i = choose.randrange(len(requests))
+                    stream = choose.random() < 0.5
+                    start = time.monotonic()
+                    answer = call(door.url, "/v1/completions", {**requests[i], "stream": stream, "n": 1}, timeout=60)
+                    outcomes.append((i, stream, start, time.monotonic(), answer))
+                    if answer.status != 200:
+                        stop.wait(0.05)
+
+            clients = [threading.Thread(target=client, args=(seed,)) for seed in range(6)]
+            for thread in clients:
+                thread.start()
+            await_true(lambda: len(outcomes) > 20, "load")
+            lost_at.append(time.monotonic())
+            os.kill(before[2], number)
+            await_true(lambda: "starts again" in door.log(), "the group ends")
+            await_true(lambda: not ranks.exists(before[0]) and door.is_healthy(), "the group is back")
+            count = len(outcomes)
+            await_true(lambda: len(outcomes) > count + 20, "load on the new group")
+            stop.set()
+            for thread in clients:
+                thread.join()
+            kinds = [self.kind_of(outcome, expected) for outcome in outcomes]
+            print(f"signal {number}: " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))), file=sys.stderr)
+            self.assertGreater(len(set(kinds)), 1, "the loss was noticed by nobody")
+            slowest = max(end - start for _, _, start, end, _ in outcomes)
+            self.assertLess(slowest, noticed_within_s, "a request waited for a lost rank")
+            self.assertEqual(len([pid for pid in before.values() if ranks.exists(pid)]), 0)
+            self.assertIn("rank 2 lost", door.log())
+            self.assertEqual(door.stop(), 0)
+            self.assertEqual(door.remains(), [])
+
+    def kind_of(self, outcome, expected):
+        i, stream, _, _, answer = outcome
+        if answer.status == 200 and not stream and not answer.error:
+            self.assertEqual(answer.json()["choices"][0]["token_ids"], expected[i], "wrong tokens")
+            return "whole"
+        if answer.status == 200 and stream:
+            tokens, end = self.read_stream(answer)
+            self.assertEqual(tokens, expected[i][:len(tokens)], "wrong tokens")
+            self.assertTrue(end != "done" or tokens == expected[i], "an answer that looks whole")
+            return f"stream {end}"
+        if answer.status in RETRYABLE:
+            self.assertIn("retry-after", answer.headers)
+            return f"{answer.status} {answer.json()['error']['code']}"
+        return f"cut ({type(answer.error).__name__})" if answer.error else self.fail(f"{answer.status} {answer.body}")
+
+    def read_stream(self, answer):
+        """Tokens that came, and how the stream ended: done, with an error event, or cut."""
+        tokens, end = [], "cut"
+        for event in answer.body.split("\n\n"):
+            if not event.startswith("data: "):
+                continue
+            if event == "data: [DONE]":
+                end = "done" if end == "cut" else end
+                continue
+            try:
+                document = json.loads(event[len("data: "):])
+            except json.JSONDecodeError:
+                return tokens, "cut"
+            if "error" in document:
+                end = f"error {document['error']['code']}"
+            for choice in document.get("choices", []):
+                tokens += choice.get("token_ids") or []
+        return tokens, end
+
+    def test_a_rank_is_killed(self):
+        self.check(signal.SIGKILL, 20)
+
+    def test_a_rank_is_stopped(self):
+        self.check(signal.SIGSTOP, 40)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
