@@ -27,7 +27,7 @@ bool is_name(std::string_view text) {
 
 // Not served yet.
 constexpr bool kGroupsOfMany = false;
-constexpr bool kKvTransfer = false;
+constexpr bool kKvTransfer = true;
 
 class Reader {
  public:
@@ -42,6 +42,7 @@ class Reader {
     WD_TRY(read_sidecar(top));
     WD_TRY(read_picker(top));
     WD_TRY(read_restart(top));
+    config_.kv_lease = seconds(top, "kv_lease_s", config_.kv_lease);
     config_.stop_grace = seconds(top, "stop_grace_s", config_.stop_grace);
     WD_TRY(top.finish());
     return std::move(config_);
@@ -224,7 +225,8 @@ std::string to_yaml(const ClusterConfig& config) {
       config.restart.restarts_max, config.restart.backoff_first.count(),
       config.restart.backoff_max.count(), config.restart.stable_after.count(),
       config.unhealthy_after.count(), config.start_timeout.count());
-  return text + fmt::format("stop_grace_s: {}\n", config.stop_grace.count());
+  return text + fmt::format("kv_lease_s: {}\nstop_grace_s: {}\n", config.kv_lease.count(),
+                            config.stop_grace.count());
 }
 
 ClusterConfig default_cluster(const std::string& model,

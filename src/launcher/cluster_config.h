@@ -57,6 +57,9 @@ struct ClusterConfig {
   std::string picker_config_file;
   Disaggregate disaggregate = Disaggregate::kLongPrompts;
 
+  // How long a prefill rank keeps a prompt's KV for a decode rank that does not ask for it.
+  std::chrono::seconds kv_lease{30};
+
   RestartOptions restart;
   // A rank that was ready and has not been healthy for so long is taken for dead.
   std::chrono::seconds unhealthy_after{20};

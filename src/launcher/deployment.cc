@@ -102,6 +102,9 @@ class Planner {
     config.set("kv_role", role == Role::kPrefill ? "kv_producer" : "kv_consumer");
     // A prefill rank that dies between the two legs must not fail the request.
     config.set("kv_load_failure_policy", "recompute");
+    Json extra;
+    extra.set("kv_lease_duration", config_.kv_lease.count());
+    config.set("kv_connector_extra_config", std::move(extra));
     std::vector<std::string> flags = {"--kv-transfer-config", config.dump()};
     append(flags, {"--kv-port", "0"});
     append(flags, {"--kv-key-file", place_.kv_key_file});

@@ -30,6 +30,8 @@ def shape(model, groups, flags=""):
     for role, ranks in groups:
         lines.append(f"- {{name: {role}, role: {role}, ranks: {ranks}, threads: 1, "
                      f"flags: {{kv-cache-memory-bytes: 64M{flags}}}}}")
+    lines.append("kv_lease_s: 3")
+    lines.append("picker: {disaggregate: always}")
     lines.append("restart: {max_in_a_row: 1000, backoff_first_ms: 50, backoff_max_ms: 200}")
     return "\n".join(lines) + "\n"
 
@@ -227,7 +229,7 @@ class End(unittest.TestCase):
             up.check_nothing_is_left(children, [])
 
 
-SHAPE = [("decode", 1)]
+SHAPE = [("prefill", 1), ("decode", 1)]
 
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
