@@ -75,9 +75,13 @@ struct RankMetrics::Series {
         &registry.counter("wideep:wire_frames_total", "Frames sent to other hosts.", labels);
     for (int32_t layer = 0; layer < group.placement().num_layers(); ++layer) {
       if (!config.is_moe(layer)) continue;
-      layers[layer].counter =
-          &registry.counter("wideep:expert_rows_total", "Rows that this rank's experts computed.",
-                            with(labels, "layer", std::to_string(layer)));
+      const MetricLabels of_layer = with(labels, "layer", std::to_string(layer));
+      layers[layer].counter = &registry.counter(
+          "wideep:expert_rows_total", "Rows that this rank's experts computed.", of_layer);
+      const auto slots = group.placement().layer(LayerId{layer}).experts_of(group.fabric().rank());
+      registry.gauge("wideep:local_experts", "Experts that live on this rank.", of_layer)
+          .set(static_cast<double>(slots.size()) -
+               static_cast<double>(std::ranges::count(slots, ep::kNoExpert)));
     }
     for (int32_t r = 0; r < shape.num_ranks(); ++r) {
       const MetricLabels peer = with(labels, "peer", std::to_string(r));

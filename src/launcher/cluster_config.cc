@@ -26,8 +26,8 @@ bool is_name(std::string_view text) {
 }
 
 // Not served yet.
-constexpr bool kGroupsOfMany = false;
-constexpr bool kKvTransfer = true;
+constexpr bool kGroupsOfMany = true;
+constexpr bool kKvTransfer = false;
 
 class Reader {
  public:

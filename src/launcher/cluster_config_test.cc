@@ -95,7 +95,7 @@ TEST(ClusterConfig, DefaultsAreWhatTheMachineAllows) {
       text += fmt::format("{}{} ", name(group.role), group.ranks);
     return text;
   };
-  EXPECT_EQ(shape(2, 64), "decode1 ");
+  EXPECT_EQ(shape(2, 64), "decode2 ");
   EXPECT_EQ(shape(1, 64), "decode1 ");
 }
 

@@ -229,7 +229,7 @@ class End(unittest.TestCase):
             up.check_nothing_is_left(children, [])
 
 
-SHAPE = [("prefill", 1), ("decode", 1)]
+SHAPE = [("decode", 2)]
 
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
