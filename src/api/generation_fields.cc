@@ -230,6 +230,8 @@ void read_generation_fields(FieldReader& reader,
   reader.read("model", fields.model, limits.id_bytes_max);
   read_sampling(reader, limits, fields);
   reader.read("max_tokens", fields.max_tokens, {1, kTokensMax});
+  // The newer name wins, as OpenAI says. Sidecars send it with text completions too.
+  reader.read("max_completion_tokens", fields.max_tokens, {1, kTokensMax});
   reader.read("min_tokens", fields.min_tokens, {0, kTokensMax});
   read_stop(reader, limits, fields);
   reader.read("stop_token_ids", fields.stop_token_ids, limits.stop_token_ids_max);

@@ -1,5 +1,6 @@
 #include "api/kv_ticket.h"
 
+#include "base/byte_codec.h"
 #include "base/check.h"
 
 #include <cstring>
@@ -9,91 +10,18 @@ namespace {
 
 constexpr std::string_view kMagic = "WDKT";
 
-class Writer {
- public:
-  template <typename T>
-  void number(T value) {
-    const auto* bytes =
-        reinterpret_cast<const std::byte*>(&value);  // little-endian on all our machines
-    out_.insert(out_.end(), bytes, bytes + sizeof value);
-  }
-
-  void bytes(std::span<const std::byte> bytes) {
-    out_.insert(out_.end(), bytes.begin(), bytes.end());
-  }
-
-  void text(std::string_view text) {
-    WD_CHECK(text.size() <= KvTicket::kTextBytesMax);
-    number(static_cast<uint16_t>(text.size()));
-    bytes(std::as_bytes(std::span(text)));
-  }
-
-  const std::vector<std::byte>& out() const { return out_; }
-
- private:
-  std::vector<std::byte> out_;
-};
-
-// Reads what is there and remembers if it was too little.
-class Reader {
- public:
-  explicit Reader(std::span<const std::byte> in) : in_(in) {}
-
-  template <typename T>
-  T number() {
-    T value{};
-    const auto from = take(sizeof value);
-    if (!from.empty()) std::memcpy(&value, from.data(), sizeof value);
-    return value;
-  }
-
-  std::string text() {
-    const auto size = number<uint16_t>();
-    if (size > KvTicket::kTextBytesMax) failed_ = true;
-    const auto from = take(size);
-    return {reinterpret_cast<const char*>(from.data()), from.size()};
-  }
-
-  Digest digest() {
-    Digest digest{};
-    const auto from = take(digest.size());
-    if (!from.empty()) std::memcpy(digest.data(), from.data(), digest.size());
-    return digest;
-  }
-
-  bool failed() const { return failed_; }
-
-  bool at_end() const { return in_.empty(); }
-
-  size_t remaining() const { return in_.size(); }
-
- private:
-  std::span<const std::byte> take(size_t count) {
-    if (failed_ || count > in_.size()) {
-      failed_ = true;
-      return {};
-    }
-    const auto taken = in_.first(count);
-    in_ = in_.subspan(count);
-    return taken;
-  }
-
-  std::span<const std::byte> in_;
-  bool failed_ = false;
-};
-
-Result<KvTicket> parse_body(Reader& reader) {
+Result<KvTicket> parse_body(ByteReader& reader) {
   KvTicket ticket;
-  ticket.engine_id = reader.text();
+  ticket.engine_id = reader.text(KvTicket::kTextBytesMax);
   ticket.epoch = reader.number<uint64_t>();
-  ticket.host = reader.text();
+  ticket.host = reader.text(KvTicket::kTextBytesMax);
   ticket.port = reader.number<uint16_t>();
-  ticket.consumer_group = reader.text();
-  ticket.request_id = reader.text();
+  ticket.consumer_group = reader.text(KvTicket::kTextBytesMax);
+  ticket.request_id = reader.text(KvTicket::kTextBytesMax);
   ticket.lease_id = reader.number<uint64_t>();
-  ticket.prompt_hash = reader.digest();
+  reader.bytes(ticket.prompt_hash);
   ticket.num_tokens = reader.number<int64_t>();
-  ticket.compatibility = reader.digest();
+  reader.bytes(ticket.compatibility);
   const auto num_blocks = reader.number<uint32_t>();
   constexpr size_t kBlockBytes = 8;
   if (reader.failed() || ticket.num_tokens < 0 || num_blocks > KvTicket::kBlocksMax ||
@@ -110,7 +38,10 @@ Result<KvTicket> parse_body(Reader& reader) {
 }  // namespace
 
 std::string seal(const KvTicket& ticket, const KvKey& key) {
-  Writer writer;
+  for (const std::string* text :
+       {&ticket.engine_id, &ticket.host, &ticket.consumer_group, &ticket.request_id})
+    WD_CHECK(text->size() <= KvTicket::kTextBytesMax);
+  ByteWriter writer;
   writer.bytes(std::as_bytes(std::span(kMagic)));
   writer.number(KvTicket::kVersion);
   writer.number(key.id);
@@ -134,8 +65,8 @@ std::string seal(const KvTicket& ticket, const KvKey& key) {
 }
 
 Result<KvTicket> open_ticket(std::string_view text, std::span<const KvKey> keys) {
-  constexpr size_t kTextBytesMax = size_t{16} << 20;
-  if (text.size() > kTextBytesMax) return invalid_argument("KV ticket of {} bytes", text.size());
+  if (text.size() > KvTicket::kSealedBytesMax)
+    return invalid_argument("KV ticket of {} bytes", text.size());
   const auto bytes = from_base64url(text);
   const size_t head_bytes = kMagic.size() + 2;
   if (!bytes || bytes->size() < head_bytes + sizeof(Digest) ||
@@ -157,7 +88,7 @@ Result<KvTicket> open_ticket(std::string_view text, std::span<const KvKey> keys)
   }
   if (!is_genuine)
     return error(ErrorCode::kDataLoss, "KV ticket with a wrong MAC (key {})", key_id);
-  Reader reader(body.subspan(head_bytes));
+  ByteReader reader(body.subspan(head_bytes));
   return parse_body(reader);
 }
 
@@ -173,7 +104,9 @@ Json to_kv_transfer_params(const KvTicket& ticket, const KvKey& key) {
   params.set("remote_request_id", ticket.request_id);
   params.set("remote_host", ticket.host);
   params.set("remote_port", ticket.port);
-  params.set("tp_size", 1);
+  for (const char* size : {"tp_size", "pp_size", "dcp_size"})
+    params.set(size, 1);
+  params.set("transfer_mode", "pull");
   params.set("remote_num_tokens", ticket.num_tokens);
   params.set("ticket", seal(ticket, key));
   return params;

@@ -22,7 +22,8 @@ namespace wideep::api {
 
 struct KvTicket {
   static constexpr uint8_t kVersion = 1;
-  static constexpr int64_t kBlocksMax = 1 << 20;
+  static constexpr int64_t kBlocksMax = 1 << 18;
+  static constexpr size_t kSealedBytesMax = size_t{3} << 20;
   static constexpr size_t kTextBytesMax = 256;
 
   struct Block {

@@ -112,8 +112,6 @@ ApiResult<ChatRequest> parse_chat_request(std::string_view body, const RequestLi
   ChatRequest request;
   if (!reader.failed()) {
     read_generation_fields(reader, limits, request.generation);
-    // The newer name wins, as OpenAI says.
-    reader.read("max_completion_tokens", request.generation.max_tokens, {1, int64_t{1} << 31});
     read_chat_logprobs(reader, limits, request.generation);
     read_chat_fields(reader, limits, request.chat);
     reader.read("include_reasoning", request.include_reasoning);

@@ -75,6 +75,7 @@ TEST(ChatRequest, NullIsTheSameAsAbsent) {
 
 TEST(ChatRequest, MaxCompletionTokensWins) {
   EXPECT_EQ(chat(R"("max_tokens":5,"max_completion_tokens":7)")->generation.max_tokens, 7);
+  EXPECT_EQ(completion(R"("prompt":"a","max_completion_tokens":7)")->generation.max_tokens, 7);
 }
 
 TEST(ChatRequest, NamesTheFieldThatIsOutOfRange) {

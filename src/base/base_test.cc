@@ -39,6 +39,20 @@ TEST(Random, UniformHasTheRightMean) {
   EXPECT_NEAR(sum / 10000, 0.5, 0.02);
 }
 
+TEST(Checksum, DependsOnTheBytesAndNotOnThePieces) {
+  Checksum checksum;
+  EXPECT_EQ(checksum.take(), 0x2D06800538D394C2ULL);  // XXH3 of nothing
+  const std::string text(1000, 'x');
+  const auto bytes = std::as_bytes(std::span(text));
+  checksum.add(bytes);
+  const uint64_t whole = checksum.take();
+  checksum.add(bytes.first(17));
+  checksum.add(bytes.subspan(17));
+  EXPECT_EQ(checksum.take(), whole);
+  checksum.add(bytes.first(999));
+  EXPECT_NE(checksum.take(), whole);
+}
+
 TEST(Hash, MatchesKnownVectors) {
   EXPECT_EQ(xxh64(std::string_view("")), 0xEF46DB3751D8E999ULL);
   EXPECT_EQ(to_hex(sha256({}), 8), "e3b0c442");

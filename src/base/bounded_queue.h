@@ -62,6 +62,11 @@ class BoundedQueue {
     ready_.notify_all();
   }
 
+  bool is_closed() const {
+    const std::scoped_lock lock(mutex_);
+    return closed_;
+  }
+
   size_t size() const {
     const std::scoped_lock lock(mutex_);
     return items_.size();

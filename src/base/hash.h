@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,6 +16,23 @@ namespace wideep {
 
 uint64_t xxh64(std::span<const std::byte> bytes, uint64_t seed = 0);
 uint64_t xxh64(std::string_view text, uint64_t seed = 0);
+
+// XXH3 of bytes that come piece by piece: the checksum of KV blocks, much faster than memory.
+class Checksum {
+ public:
+  Checksum();
+  ~Checksum();
+  Checksum(const Checksum&) = delete;
+  Checksum& operator=(const Checksum&) = delete;
+
+  void add(std::span<const std::byte> bytes);
+  // Of all bytes so far; starts anew.
+  uint64_t take();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 using Digest = std::array<std::byte, 32>;
 Digest sha256(std::span<const std::byte> bytes);
