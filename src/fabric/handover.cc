@@ -1,19 +1,17 @@
 #include "fabric/handover.h"
 
 #include "base/log.h"
+#include "fabric/local_socket.h"
 
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstddef>
 #include <cstring>
-#include <optional>
 
 namespace wideep::fabric {
 namespace {
@@ -25,18 +23,8 @@ std::unexpected<Error> failed(std::string_view what) {
   return error(ErrorCode::kUnavailable, "handover: {}: {}", what, strerrordesc_np(errno));
 }
 
-struct Address {
-  sockaddr_un name{};
-  socklen_t length = 0;
-};
-
-Address address_of(uint64_t token, uint64_t epoch, RankId rank) {
-  Address address{.name = {.sun_family = AF_UNIX, .sun_path = {}}};
-  // A leading zero byte: the abstract namespace, nothing to clean up.
-  const std::string text = fmt::format("wideep-{:016x}-{}-{}", token, epoch, index(rank));
-  std::memcpy(address.name.sun_path + 1, text.data(), text.size());
-  address.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
-  return address;
+std::string name_of(uint64_t token, uint64_t epoch, RankId rank) {
+  return fmt::format("wideep-{:016x}-{}-{}", token, epoch, index(rank));
 }
 
 // Blocks until the socket is readable.
@@ -60,20 +48,7 @@ struct Self {
 };
 
 Status send_greeting(int socket, const Self& self) {
-  Greeting greeting = self.greeting;
-  iovec part{.iov_base = &greeting, .iov_len = sizeof greeting};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{.msg_iov = &part,
-                 .msg_iovlen = 1,
-                 .msg_control = control.data(),
-                 .msg_controllen = control.size()};
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &self.memory_fd, sizeof(int));
-  if (sendmsg(socket, &message, MSG_NOSIGNAL) != sizeof greeting) return failed("greet");
-  return {};
+  return send_descriptor(socket, std::as_bytes(std::span(&self.greeting, 1)), self.memory_fd);
 }
 
 struct Received {
@@ -84,67 +59,35 @@ struct Received {
 Result<Received> receive_greeting(int socket, const Self& self) {
   WD_TRY(await_readable(socket, self.deadline, "greeting"));
   std::array<std::byte, sizeof(Greeting) + 1> bytes;
-  iovec part{.iov_base = bytes.data(), .iov_len = bytes.size()};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{.msg_iov = &part,
-                 .msg_iovlen = 1,
-                 .msg_control = control.data(),
-                 .msg_controllen = control.size()};
-  const ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  if (count < 0) return failed("greeting");
-  Received received;
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header != nullptr && header->cmsg_type == SCM_RIGHTS &&
-      header->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-    received.memory = UniqueFd(fd);
-  }
-  WD_ASSIGN_OR_RETURN(received.rank,
-                      parse_greeting(std::span(bytes).first(static_cast<size_t>(count)),
-                                     self.greeting, self.shape.num_ranks()));
+  WD_ASSIGN_OR_RETURN(ReceivedDescriptor greeting, receive_descriptor(socket, bytes));
+  Received received{.rank = {}, .memory = std::move(greeting.descriptor)};
+  WD_ASSIGN_OR_RETURN(received.rank, parse_greeting(std::span(bytes).first(greeting.num_bytes),
+                                                    self.greeting, self.shape.num_ranks()));
   if (!received.memory) return invalid_argument("handover: greeting without memory");
   return received;
 }
 
 // Turns a greeted connection into a peer. The kernel says who is at the other end.
 Result<LocalPeer> admit(UniqueFd socket, Received received, const Self& self) {
-  ucred credentials{};
-  socklen_t length = sizeof credentials;
-  if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0)
-    return failed("credentials");
-  if (credentials.uid != geteuid())
-    return invalid_argument("handover: rank {} runs as user {}, this rank as {}",
-                            index(received.rank), credentials.uid, geteuid());
+  WD_ASSIGN_OR_RETURN(const pid_t process, same_user_peer(socket.get()));
   LocalPeer peer;
   WD_ASSIGN_OR_RETURN(SharedMemory memory,
                       SharedMemory::map(std::move(received.memory), Arena::bytes_for(self.shape)));
   peer.memory = std::make_shared<SharedMemory>(std::move(memory));
   peer.arena = Arena(peer.memory->bytes(), self.shape);
   WD_TRY(peer.arena.check(self.shape, received.rank, self.greeting.shape_hash));
-  if (credentials.pid > 0)  // 0: it lives in another PID namespace
-    peer.process = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, credentials.pid, 0)));
+  if (process > 0)  // 0: it lives in another PID namespace
+    peer.process = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, process, 0)));
   peer.socket = std::move(socket);
   return peer;
 }
 
-Result<UniqueFd> listen_at(const Address& address) {
-  UniqueFd listener(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  if (!listener) return failed("socket");
-  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) != 0)
-    return failed("bind (is there a rank of this number already?)");
-  if (listen(listener.get(), kRanksMax) != 0) return failed("listen");
-  return listener;
-}
-
-Result<UniqueFd> connect_to(const Address& address, RankId rank, TimePoint deadline) {
+Result<UniqueFd> connect_to(const std::string& name, RankId rank, TimePoint deadline) {
   for (;;) {
-    UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    if (!socket) return failed("socket");
-    if (connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) ==
-        0)
-      return socket;
-    if (errno != ECONNREFUSED && errno != EAGAIN && errno != EINTR) return failed("connect");
+    Result<UniqueFd> socket = connect_local(name, local_packets());
+    if (socket) return socket;
+    const bool may_still_start = socket.error().code == ErrorCode::kNotFound;
+    if (!may_still_start) return with_context(socket.error(), "handover");
     if (real_clock().now() >= deadline)
       return error(ErrorCode::kTimeout, "handover: rank {} of this node does not listen",
                    index(rank));
@@ -223,13 +166,13 @@ Result<LocalPeers> hand_over(const Shape& shape, RankId rank, const HandoverOpti
                   .memory_fd = own.memory->fd(),
                   .deadline = real_clock().now() + options.timeout};
   all.peers[static_cast<size_t>(index(rank))] = std::move(own);
-  WD_ASSIGN_OR_RETURN(const UniqueFd listener,
-                      listen_at(address_of(options.token, shape.epoch, rank)));
+  WD_ASSIGN_OR_RETURN(
+      const UniqueFd listener,
+      listen_local(name_of(options.token, shape.epoch, rank), local_packets(), kRanksMax));
   for (int32_t r = 0; r < index(rank); ++r) {
     if (!shape.same_node(rank, RankId{r})) continue;
-    WD_ASSIGN_OR_RETURN(
-        UniqueFd socket,
-        connect_to(address_of(options.token, shape.epoch, RankId{r}), RankId{r}, self.deadline));
+    WD_ASSIGN_OR_RETURN(UniqueFd socket, connect_to(name_of(options.token, shape.epoch, RankId{r}),
+                                                    RankId{r}, self.deadline));
     WD_TRY(send_greeting(socket.get(), self));
     WD_ASSIGN_OR_RETURN(Received received, receive_greeting(socket.get(), self));
     if (received.rank != RankId{r})

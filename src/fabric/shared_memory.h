@@ -12,6 +12,11 @@
 
 namespace wideep::fabric {
 
+struct SharedMemoryOptions {
+  bool populate = true;          // every page touched now
+  bool others_may_write = true;  // false: whoever it is handed to can only map it for reading
+};
+
 class SharedMemory {
  public:
   SharedMemory() = default;
@@ -19,16 +24,28 @@ class SharedMemory {
   SharedMemory(SharedMemory&& other) noexcept;
   SharedMemory& operator=(SharedMemory&& other) noexcept;
 
-  // New, zero, every page touched. `name` shows in /proc.
-  static Result<SharedMemory> create(const std::string& name, int64_t bytes);
+  // New and zero. `name` shows in /proc.
+  static Result<SharedMemory> create(const std::string& name,
+                                     int64_t bytes,
+                                     const SharedMemoryOptions& options = {});
   // Somebody else's, from its descriptor. kInvalidArgument unless it is sealed and has `bytes`.
   static Result<SharedMemory> map(UniqueFd fd, int64_t bytes);
 
+  // The same for reading only: writing to its bytes() ends the process.
+  static Result<SharedMemory> map_read_only(UniqueFd fd, int64_t bytes);
+
+  // Touches every page now. kExhausted: the machine has no room.
+  Status populate();
+
   std::span<std::byte> bytes() { return {data_, bytes_}; }
+
+  std::span<const std::byte> bytes() const { return {data_, bytes_}; }
 
   int fd() const { return fd_.get(); }
 
  private:
+  static Result<SharedMemory> map_sealed(UniqueFd fd, int64_t bytes, int protection);
+
   SharedMemory(UniqueFd fd, std::byte* data, size_t bytes)
       : fd_(std::move(fd)), data_(data), bytes_(bytes) {}
 

@@ -20,6 +20,7 @@ namespace wideep::fabric {
 namespace {
 
 constexpr std::chrono::milliseconds kRetry{20};
+constexpr std::chrono::milliseconds kPollMax = std::chrono::hours{24};  // poll() counts an int
 
 std::unexpected<Error> failed(std::string_view what) {
   return error(ErrorCode::kUnavailable, "{}: {}", what, std::strerror(errno));
@@ -76,7 +77,8 @@ bool await(int fd, short events, TimePoint deadline) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - real_clock().now());
     if (left.count() <= 0) return false;
     pollfd poll_fd{.fd = fd, .events = events, .revents = 0};
-    if (poll(&poll_fd, 1, static_cast<int>(std::min<int64_t>(left.count(), 1000))) > 0) return true;
+    if (poll(&poll_fd, 1, static_cast<int>(std::min<int64_t>(left.count(), kPollMax.count()))) > 0)
+      return true;
   }
 }
 
