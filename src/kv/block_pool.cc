@@ -2,33 +2,35 @@
 
 #include "base/check.h"
 
+#include <atomic>
 #include <utility>
 
 namespace wideep::kv {
 
-Result<std::unique_ptr<BlockPool>> BlockPool::create(KvLayout layout, int64_t num_blocks) {
-  if (num_blocks <= 0 || num_blocks > kBlocksMax)
-    return invalid_argument("{} KV blocks, allowed are 1 to {}", num_blocks, kBlocksMax);
-  if (layout.groups.empty()) return invalid_argument("a KV layout without cache groups");
-  for (const CacheGroup& group : layout.groups) {
-    if (group.retention != Retention::kAll ||
-        group.block_tokens != layout.groups.front().block_tokens)
-      return invalid_argument("cache group '{}' needs a block pool of its own: {}", group.name,
-                              layout.describe());
-    if (group.block_bytes() <= 0)
-      return invalid_argument("cache group '{}' has blocks of {} bytes", group.name,
-                              group.block_bytes());
+Result<std::unique_ptr<BlockPool>> BlockPool::create(KvLayout layout,
+                                                     int64_t num_blocks,
+                                                     PoolMemory memory) {
+  WD_ASSIGN_OR_RETURN(PoolImage image, PoolImage::create(std::move(layout), num_blocks));
+  fabric::SharedMemory shared;
+  if (memory == PoolMemory::kShared) {
+    WD_ASSIGN_OR_RETURN(
+        shared, fabric::SharedMemory::create("wideep-kv", image.bytes(),
+                                             {.populate = false, .others_may_write = false}));
   }
-  return std::make_unique<BlockPool>(Private{}, std::move(layout), num_blocks);
+  return std::make_unique<BlockPool>(Private{}, std::move(image), std::move(shared));
 }
 
-BlockPool::BlockPool(Private, KvLayout layout, int64_t num_blocks)
-    : layout_(std::move(layout)), blocks_(static_cast<size_t>(num_blocks)) {
-  for (const CacheGroup& group : layout_.groups)
-    memory_.emplace_back(static_cast<size_t>(group.block_bytes() * num_blocks));
+BlockPool::BlockPool(Private, PoolImage image, fabric::SharedMemory shared)
+    : image_(std::move(image)),
+      shared_(std::move(shared)),
+      blocks_(static_cast<size_t>(image_.num_blocks())) {
+  if (shared_.fd() < 0) private_ = AlignedBuffer(static_cast<size_t>(image_.bytes()));
+  memory_ = shared_.fd() < 0 ? private_.bytes() : shared_.bytes();
   free_.reserve(blocks_.size());
-  for (int64_t block = num_blocks - 1; block >= 0; --block)
+  for (int64_t block = image_.num_blocks() - 1; block >= 0; --block) {
     free_.push_back(BlockId{static_cast<int32_t>(block)});
+    end_generation(free_.back());
+  }
 }
 
 BlockPool::Block& BlockPool::at(BlockId block) {
@@ -55,7 +57,7 @@ Status BlockPool::take(int64_t count,
       block = BlockId{oldest_idle_};
       evicted(block);
       remove_idle(block);
-      ++at(block).generation;
+      end_generation(block);
       at(block).cached = false;
     }
     at(block).references = 1;
@@ -78,7 +80,7 @@ void BlockPool::release(BlockId block) {
   if (b.cached) {
     append_idle(block);
   } else {
-    ++b.generation;
+    end_generation(block);
     free_.push_back(block);
   }
 }
@@ -88,15 +90,17 @@ void BlockPool::set_cached(BlockId block, bool cached) {
   at(block).cached = cached;
 }
 
-std::span<std::byte> BlockPool::memory(size_t group, BlockId block) {
-  WD_DCHECK(index(block) >= 0 && index(block) < num_blocks());
-  const auto bytes = static_cast<size_t>(layout_.groups[group].block_bytes());
-  return memory_[group].bytes().subspan(static_cast<size_t>(index(block)) * bytes, bytes);
+// A reader elsewhere that sees any byte written from now on sees the new generation too.
+void BlockPool::end_generation(BlockId block) {
+  auto* word = reinterpret_cast<uint64_t*>(memory_.data() + image_.generation_offset(block));
+  __atomic_store_n(word, *word + 1, __ATOMIC_RELEASE);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
-void BlockPool::prefault() {
-  for (AlignedBuffer& memory : memory_)
-    memory.prefault();
+Status BlockPool::prefault() {
+  if (shared_.fd() >= 0) return shared_.populate();
+  private_.prefault();
+  return {};
 }
 
 void BlockPool::append_idle(BlockId block) {

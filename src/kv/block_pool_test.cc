@@ -41,7 +41,7 @@ TEST(KvLayout, DescribesEveryGroup) {
 
 TEST(BlockPool, RefusesWhatItCannotServe) {
   EXPECT_FALSE(BlockPool::create(two_groups(), 0));
-  EXPECT_FALSE(BlockPool::create(two_groups(), BlockPool::kBlocksMax + 1));
+  EXPECT_FALSE(BlockPool::create(two_groups(), PoolImage::kBlocksMax + 1));
   EXPECT_FALSE(BlockPool::create({}, 4));
   KvLayout windowed = two_groups();
   windowed.groups[1].retention = Retention::kWindow;
