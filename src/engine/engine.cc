@@ -78,6 +78,8 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model,
   const bool is_size_given = options.num_kv_blocks > 0 || options.kv_cache_bytes > 0;
   options.num_kv_blocks = choose_num_blocks(layout, options);
   options.kv_cache_bytes = options.num_kv_blocks * layout.token_bytes() * options.block_size;
+  if (options.leases.blocks_max == 0)
+    options.leases.blocks_max = options.num_kv_blocks - options.num_kv_blocks / 4;
   if (blocks_for(options.max_model_len, options) > options.num_kv_blocks) {
     const int64_t capacity = options.num_kv_blocks * options.block_size;
     if (is_length_given || capacity < 2)
@@ -89,8 +91,10 @@ Result<std::unique_ptr<Engine>> Engine::create(model::Model& model,
     options.max_model_len = capacity;
   }
   WD_ASSIGN_OR_RETURN(std::unique_ptr<kv::BlockPool> pool,
-                      kv::BlockPool::create(std::move(layout), options.num_kv_blocks));
-  if (is_size_given) pool->prefault();  // what was only guessed is taken as it is needed
+                      kv::BlockPool::create(std::move(layout), options.num_kv_blocks,
+                                            options.produces_kv ? kv::PoolMemory::kShared
+                                                                : kv::PoolMemory::kPrivate));
+  if (is_size_given) WD_TRY(pool->prefault());  // what was only guessed is taken as it is needed
   return std::make_unique<EngineImpl>(model, tokenizer, clock, options, std::move(pool));
 }
 

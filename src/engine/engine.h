@@ -24,6 +24,7 @@
 #include "base/result.h"
 #include "engine/request.h"
 #include "ep/all_to_all.h"
+#include "kv/kv_port.h"
 #include "model/model.h"
 
 #include <cstdint>
@@ -53,6 +54,12 @@ struct EngineOptions {
   int64_t max_num_queued_reqs = 1024;  // beyond: kExhausted
   int64_t max_num_queued_tokens = 1 << 22;
   Duration queue_timeout{};  // waiting longer ends a request with a retryable error; 0: never
+
+  // Hand-over of KV between ranks (kv/kv_transfer.h).
+  bool produces_kv = false;  // requests may leave their KV here; the cache can be mapped by others
+  bool consumes_kv = false;  // requests may bring a ticket
+  bool recompute_failed_pulls = false;  // else a pull that fails ends its request with an error
+  kv::LeaseOptions leases;              // blocks_max 0: three quarters of the cache
 };
 
 // A snapshot for metrics and balancing.
@@ -126,6 +133,9 @@ class Engine {
   virtual int64_t num_unfinished() const = 0;
   virtual EngineStats stats() const = 0;             // any thread
   virtual const EngineOptions& options() const = 0;  // as resolved: no zeros left
+
+  // For KV transfer; null: an engine without.
+  virtual kv::KvPort* kv_port() { return nullptr; }
 };
 
 }  // namespace wideep::engine

@@ -25,7 +25,8 @@ EngineImpl::EngineImpl(model::Model& model,
                   .draft_depth = static_cast<int32_t>(options.num_speculative_tokens)}),
       sampler_(kernels_, model.config().vocab_size),
       inbox_({.requests_max = options.max_num_queued_reqs,
-              .tokens_max = options.max_num_queued_tokens}) {
+              .tokens_max = options.max_num_queued_tokens}),
+      leases_(clock, options.leases, [this](kv::LeaseId lease) { inbox_.lease_ended(lease); }) {
   const auto add_end_token = [&](TokenId token) {
     if (index(token) >= 0 && index(token) < model.config().vocab_size) end_tokens_.push_back(token);
   };
@@ -41,15 +42,20 @@ Result<SequenceId> EngineImpl::submit(Request request, EventSink sink) {
   const api::BlockHash root =
       api::block_hash_root(model_.fingerprint(), model_.numeric().describe(), request.cache_salt);
   auto sequence = std::make_unique<Sequence>(id, std::move(request), options_.max_model_len, root);
+  WD_TRY(check_ticket(*sequence));
   WD_ASSIGN_OR_RETURN(
       std::unique_ptr<Generation> generation,
       Generation::create(std::move(sequence), tokenizer_, end_tokens_, std::move(sink)));
   // Names its blocks here, so that the engine thread does not have to.
   generation->sequence().block_names(options_.block_size);
   generation->timing.queued = clock_.now();
+  const bool can_pull = generation->sequence().can_pull;
+  const kv::TicketPtr ticket = generation->sequence().request().ticket;
+  if (can_pull) kv_source_->hold(ticket);
   ++num_unfinished_;  // before the engine thread can count it down
   if (Status submitted = inbox_.submit(std::move(generation)); !submitted) {
     --num_unfinished_;
+    if (can_pull) kv_source_->let_go(ticket);
     return std::unexpected(std::move(submitted).error());
   }
   return id;
@@ -86,7 +92,12 @@ void EngineImpl::drain() {
 Status EngineImpl::step(ep::AllToAll& all_to_all) {
   const TimePoint begin = clock_.now();
   decode_step_.reset();
+  {
+    const std::scoped_lock lock(stats_mutex_);
+    stats_.last_step_tokens = stats_.last_step_prefill_tokens = 0;  // unless rows are scheduled
+  }
   const Status status = run_step(all_to_all);
+  grant_leases();
   const TimePoint end = clock_.now();
   if (status && decode_step_) {
     decode_step_->duration = end - begin;
@@ -103,7 +114,8 @@ Status EngineImpl::step(ep::AllToAll& all_to_all) {
 }
 
 Status EngineImpl::run_step(ep::AllToAll& all_to_all) {
-  drain_inbox();
+  // News that give a sleeping group nothing to do do not wake it.
+  if (!drain_inbox()) return {};
   wants_guesses_ = wants_guesses();
   const ep::StepWish wish = scheduler_.wish(
       rows_expected_, wants_guesses_ ? Scheduler::Guesses::kWanted : Scheduler::Guesses::kNone);
@@ -111,10 +123,11 @@ Status EngineImpl::run_step(ep::AllToAll& all_to_all) {
   // The next step has room for what was announced for it, a first step for all that is possible.
   rows_expected_ = program.anyone_has_work ? std::min(wish.num_tokens, all_to_all.tokens_max())
                                            : all_to_all.tokens_max();
-  is_active_ = program.anyone_has_work || !scheduler_.empty();
+  is_active_ = program.anyone_has_work || scheduler_.has_work();
   if (!program.anyone_has_work) return {};
 
   const StepPlan plan = scheduler_.next(program.tokens_max);
+  begin_pulls(plan);
   build_batch(plan);
   WD_ASSIGN_OR_RETURN(const MatrixView<const float> logits, model_.forward(batch_, all_to_all));
   commit(plan);
@@ -123,8 +136,9 @@ Status EngineImpl::run_step(ep::AllToAll& all_to_all) {
   return program.draft_depth > 0 ? draft(all_to_all) : Status();
 }
 
-void EngineImpl::drain_inbox() {
-  is_active_ = true;  // until the step knows better: work on its way is work
+// False: the group sleeps, and may go on.
+bool EngineImpl::drain_inbox() {
+  const bool was_active = is_active_.exchange(true);  // until we know: work on its way is work
   Inbox::Mail mail = inbox_.drain();
   for (std::unique_ptr<Generation>& generation : mail.submitted)
     start(std::move(generation));
@@ -134,7 +148,11 @@ void EngineImpl::drain_inbox() {
     it->second->end(FinishReason::kAbort);
     close(*it->second);
   }
+  std::ranges::for_each(mail.leases, [&](kv::LeaseId lease) { end_lease(lease); });
+  std::ranges::for_each(mail.pulls, [&](const kv::PullOutcome& pull) { end_pull(pull); });
   end_overdue();
+  is_active_ = was_active || mail.woken || scheduler_.has_work();
+  return is_active_;
 }
 
 void EngineImpl::start(std::unique_ptr<Generation> generation) {
@@ -254,7 +272,10 @@ Sequence* EngineImpl::sample_sequence(const ScheduledRows& rows,
     if (!has_ended) scheduler_.commit(sequence, 1);
   }
   if (is_first) note_prompt(sequence);
-  if (has_ended) close(generation);
+  if (generation.has_unreported_end())
+    leasing_.push_back(&generation);  // when the step has written all its rows
+  else if (has_ended)
+    close(generation);
   num_generated_ += num_sampled;
 
   const std::scoped_lock lock(stats_mutex_);
@@ -270,6 +291,7 @@ void EngineImpl::note_prompt(const Sequence& sequence) {
   stats_.prompt_tokens += sequence.num_prompt();
   stats_.prompt_tokens_cached +=
       std::clamp<int64_t>(sequence.cached_tokens, 0, sequence.num_prompt());
+  stats_.prompt_tokens_pulled += sequence.pulled_tokens;
 }
 
 void EngineImpl::note_corrupted() {
@@ -320,6 +342,7 @@ void EngineImpl::close(Generation& generation) {
   Sequence& sequence = generation.sequence();
   const SequenceId id = sequence.id();
   leave_queue(generation);
+  drop_pull(sequence);
   inbox_.forget(id);
   scheduler_.remove(sequence);
   generations_.erase(id);
@@ -346,7 +369,7 @@ void EngineImpl::end_overdue() {
 }
 
 void EngineImpl::fail_all(const Error& reason) {
-  drain_inbox();
+  static_cast<void>(drain_inbox());
   for (Sequence* sequence : scheduler_.all()) {
     Generation& generation = *generations_.at(sequence->id());
     generation.fail(reason, /*retryable=*/true);
@@ -378,6 +401,8 @@ void EngineImpl::update_stats() {
   stats_.num_preemptions = scheduler_.stats().num_preemptions;
   stats_.prefix_cache_queries = scheduler_.stats().prefix_cache_queries;
   stats_.prefix_cache_hits = scheduler_.stats().prefix_cache_hits;
+  stats_.external_cache_queries = scheduler_.stats().external_queries;
+  stats_.external_cache_hits = scheduler_.stats().external_hits;
   stats_.num_waiting = scheduler_.num_waiting();
   stats_.num_deferred = scheduler_.num_deferred();
 }

@@ -21,7 +21,7 @@
 
 namespace wideep::engine {
 
-class EngineImpl : public Engine {
+class EngineImpl : public Engine, public kv::KvPort {
  public:
   // `options` are resolved; `cache` has the layout of the model.
   EngineImpl(model::Model& model,
@@ -47,10 +47,22 @@ class EngineImpl : public Engine {
 
   const EngineOptions& options() const override { return options_; }
 
+  kv::KvPort* kv_port() override { return this; }
+
+  const kv::BlockPool& kv_pool() const override { return cache_.pool(); }
+
+  std::string kv_identity() const override;
+
+  kv::LeaseTable& leases() override { return leases_; }
+
+  void set_kv_source(kv::KvSource* source) override { kv_source_ = source; }
+
+  void pull_ended(kv::PullOutcome outcome) override { inbox_.pull_ended(std::move(outcome)); }
+
  private:
   Status check(const Request& request) const;
   Status run_step(ep::AllToAll& all_to_all);
-  void drain_inbox();
+  bool drain_inbox();
   void build_batch(const StepPlan& plan);
   void commit(const StepPlan& plan);
   int64_t sample_and_report(const StepPlan& plan, MatrixView<const float> logits);
@@ -69,6 +81,15 @@ class EngineImpl : public Engine {
   void end_overdue();
   void close(Generation& generation);
   void update_stats();
+
+  // KV transfer: engine_kv.cc.
+  Status check_ticket(Sequence& sequence) const;
+  void begin_pulls(const StepPlan& plan);
+  void end_pull(const kv::PullOutcome& outcome);
+  void end_lease(kv::LeaseId lease);
+  void grant_leases();
+  std::shared_ptr<const api::KvTicket> grant_lease(Sequence& sequence);
+  void drop_pull(Sequence& sequence);
 
   model::Model& model_;
   const tokenizer::Tokenizer* tokenizer_;
@@ -93,7 +114,12 @@ class EngineImpl : public Engine {
 
   int64_t num_generated_ = 0;  // tokens since the start
 
+  kv::KvSource* kv_source_ = nullptr;
+  std::vector<Generation*> leasing_;  // ended in this step, their KV is to be kept
+  std::unordered_map<kv::LeaseId, std::vector<BlockId>> leased_;  // block tables of leases
+
   Inbox inbox_;
+  kv::LeaseTable leases_;
   std::atomic<int64_t> next_id_{1};
   std::atomic<int64_t> num_unfinished_{0};
   std::atomic<bool> is_active_{false};  // something to do besides the inbox

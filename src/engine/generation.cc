@@ -73,8 +73,20 @@ bool Generation::accept(GeneratedToken token, TimePoint now) {
   event.tokens.push_back(std::move(token));
   timing.last_token = now;
   if (timing.first_token == TimePoint{}) timing.first_token = now;
-  report(event);
+  if (event.finish && sequence_->request().keep_kv) {
+    ended_ = event.finish;
+    last_event_ = std::move(event);
+  } else {
+    report(event);
+  }
   return ended_.has_value();
+}
+
+void Generation::report_last(std::shared_ptr<const api::KvTicket> kv_ticket) {
+  RequestEvent event = std::move(*last_event_);
+  last_event_.reset();
+  event.kv_ticket = std::move(kv_ticket);
+  report(event);
 }
 
 void Generation::end(FinishReason reason) {
@@ -136,7 +148,8 @@ void Generation::append_text(TokenId token, RequestEvent& event) {
 void Generation::report(RequestEvent& event) {
   event.usage = {
       .prompt_tokens = sequence_->num_prompt(),
-      .cached_tokens = std::clamp<int64_t>(sequence_->cached_tokens, 0, sequence_->num_prompt()),
+      .cached_tokens = std::clamp<int64_t>(sequence_->cached_tokens, 0, sequence_->num_prompt()) +
+                       sequence_->pulled_tokens,
       .generated_tokens = sequence_->num_generated()};
   event.timing = timing;
   ended_ = event.finish;

@@ -43,8 +43,14 @@ class Generation {
   // How the next token is to be sampled.
   SampleInput next() const;
 
-  // Takes the next token and reports it. True: the request has ended.
+  // Takes the next token and reports it. True: the request has ended. The last event of a request
+  // that keeps its KV waits for report_last().
   bool accept(GeneratedToken token, TimePoint now);
+
+  bool has_unreported_end() const { return last_event_.has_value(); }
+
+  // Null: the KV was not kept.
+  void report_last(std::shared_ptr<const api::KvTicket> kv_ticket);
   // Ends the request without another token.
   void end(FinishReason reason);
   void fail(const Error& error, bool retryable);
@@ -78,6 +84,7 @@ class Generation {
   tokenizer::TextStream text_;
   std::vector<TokenId> banned_early_;  // until min_tokens
   std::optional<FinishReason> ended_;
+  std::optional<RequestEvent> last_event_;  // not reported yet
 };
 
 }  // namespace wideep::engine

@@ -37,7 +37,23 @@ void Inbox::cancel(SequenceId id) {
 void Inbox::wake() {
   {
     const std::scoped_lock lock(mutex_);
-    woken_ = true;
+    mail_.woken = true;
+  }
+  announce();
+}
+
+void Inbox::lease_ended(kv::LeaseId lease) {
+  {
+    const std::scoped_lock lock(mutex_);
+    mail_.leases.push_back(lease);
+  }
+  announce();
+}
+
+void Inbox::pull_ended(kv::PullOutcome outcome) {
+  {
+    const std::scoped_lock lock(mutex_);
+    mail_.pulls.push_back(std::move(outcome));
   }
   announce();
 }
@@ -60,7 +76,6 @@ void Inbox::close() {
 
 Inbox::Mail Inbox::drain() {
   const std::scoped_lock lock(mutex_);
-  woken_ = false;
   return std::exchange(mail_, {});
 }
 

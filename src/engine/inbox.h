@@ -1,11 +1,14 @@
 // The door between any thread and the engine thread: requests, cancellations and wake-ups wait here
-// for the next step. Bounded: it counts the requests that nobody has begun to compute, those that
-// the scheduler holds included, and refuses more than the limits in one atomic decision.
+// for the next step, and what KV transfer tells. Bounded: it counts the requests that nobody has
+// begun to compute, those that the scheduler holds included, and refuses more than the limits in
+// one atomic decision.
 #pragma once
 
 #include "base/clock.h"
 #include "base/result.h"
 #include "engine/generation.h"
+#include "kv/kv_source.h"
+#include "kv/lease_table.h"
 
 #include <condition_variable>
 #include <cstdint>
@@ -31,6 +34,10 @@ class Inbox {
   // Nothing happens if the request is unknown or has ended.
   void cancel(SequenceId id);
   void wake();
+  // Nobody needs the blocks of a lease any more; a pull is over. At most one of each for a lease
+  // granted and a pull begun, so that their limits bound these too.
+  void lease_ended(kv::LeaseId lease);
+  void pull_ended(kv::PullOutcome outcome);
   // Also called, on the thread that brings it, when there is mail.
   void set_waker(std::function<void()> waker);
   void close();
@@ -38,6 +45,9 @@ class Inbox {
   struct Mail {
     std::vector<std::unique_ptr<Generation>> submitted;
     std::vector<SequenceId> cancelled;
+    std::vector<kv::LeaseId> leases;
+    std::vector<kv::PullOutcome> pulls;
+    bool woken = false;
   };
 
   // Everything that is there; clears a wake-up.
@@ -58,7 +68,8 @@ class Inbox {
   void announce();
 
   bool has_mail_locked() const {
-    return !mail_.submitted.empty() || !mail_.cancelled.empty() || woken_;
+    return !mail_.submitted.empty() || !mail_.cancelled.empty() || !mail_.leases.empty() ||
+           !mail_.pulls.empty() || mail_.woken;
   }
 
   const InboxLimits limits_;
@@ -69,7 +80,6 @@ class Inbox {
   std::unordered_set<SequenceId> live_;  // submitted, not ended, not cancelled
   int64_t num_queued_ = 0;
   int64_t num_queued_tokens_ = 0;
-  bool woken_ = false;
   bool closed_ = false;
 };
 

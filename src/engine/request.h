@@ -9,9 +9,11 @@
 
 #include "base/clock.h"
 #include "base/ids.h"
+#include "kv/kv_source.h"
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -53,6 +55,8 @@ struct Request {
   int32_t priority = 0;    // lower runs first, as in vLLM
   std::string cache_salt;  // prompts of different salts never share cached blocks
   bool skip_special_tokens = true;
+  bool keep_kv = false;  // of the prompt at its end, for another rank to pull
+  kv::TicketPtr ticket;  // the prompt's KV can be pulled with it; null: it is computed here
 };
 
 enum class FinishReason : uint8_t {
@@ -75,7 +79,7 @@ struct GeneratedToken {
 
 struct RequestUsage {
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;     // prompt tokens whose KV was found in the prefix cache
+  int64_t cached_tokens = 0;     // prompt tokens whose KV was in the prefix cache or was pulled
   int64_t generated_tokens = 0;  // the prefix included
 };
 
@@ -96,6 +100,9 @@ struct RequestEvent {
   std::string stop_reason;            // the stop string that matched
   std::optional<TokenId> stop_token;  // the stop token that matched, unless it was end-of-sequence
   std::string error;                  // with kError: a text fit for the client
+  // With the last event of a request with keep_kv: what its lease is, the issuer's address left
+  // open. Null: the KV was not kept. Shared by the event's copies.
+  std::shared_ptr<const api::KvTicket> kv_ticket;
   bool retryable = false;  // with kError: the same request may succeed elsewhere or later
   RequestUsage usage;
   RequestTiming timing;

@@ -31,6 +31,7 @@ bool Scheduler::can_ever_fit(int64_t num_computed_max) const {
 void Scheduler::add(std::unique_ptr<Sequence> sequence) {
   WD_CHECK(can_ever_fit(sequence->num_computed_max()));
   waiting_.insert(sequence.get());
+  is_blocked_ = false;
   sequences_.emplace(sequence->id(), std::move(sequence));
 }
 
@@ -40,14 +41,51 @@ Sequence* Scheduler::find(SequenceId id) {
 }
 
 void Scheduler::remove(Sequence& sequence) {
-  cache_.give_back(sequence.blocks);
-  (sequence.state == SequenceState::kRunning ? running_ : waiting_).erase(&sequence);
-  sequences_.erase(sequence.id());
+  is_blocked_ = false;
+  const auto owner = sequences_.find(sequence.id());
+  if (pulling_.erase(&sequence) > 0) {
+    orphans_.emplace(sequence.id(), std::move(owner->second));
+  } else {
+    cache_.give_back(sequence.blocks);
+    (sequence.state == SequenceState::kRunning ? running_ : waiting_).erase(&sequence);
+  }
+  sequences_.erase(owner);
+}
+
+Sequence* Scheduler::pull_ended(SequenceId id, int64_t num_blocks) {
+  is_blocked_ = false;
+  if (const auto orphan = orphans_.find(id); orphan != orphans_.end()) {
+    cache_.give_back(orphan->second->blocks);
+    orphans_.erase(orphan);
+    return nullptr;
+  }
+  Sequence& sequence = *sequences_.at(id);
+  pulling_.erase(&sequence);
+  const int64_t block_tokens = cache_.block_tokens();
+  const int64_t end = std::min(sequence.num_pullable(),
+                               (sequence.num_computed / block_tokens + num_blocks) * block_tokens);
+  const int64_t num_pulled = std::max<int64_t>(0, end - sequence.num_computed);
+  commit(sequence, num_pulled);
+  sequence.pulled_tokens = num_pulled;
+  stats_.external_hits += num_pulled;
+  sequence.can_pull = false;
+  sequence.state = SequenceState::kRunning;
+  running_.insert(&sequence);
+  return &sequence;
+}
+
+std::vector<BlockId> Scheduler::keep_prompt_blocks(Sequence& sequence) {
+  WD_CHECK(sequence.num_computed >= sequence.num_prompt());
+  const auto end = sequence.blocks.begin() + cache_.blocks_for(sequence.num_prompt());
+  std::vector<BlockId> kept(sequence.blocks.begin(), end);
+  sequence.blocks.erase(sequence.blocks.begin(), end);
+  return kept;
 }
 
 std::vector<Sequence*> Scheduler::all() const {
   std::vector<Sequence*> all(running_.begin(), running_.end());
   all.insert(all.end(), waiting_.begin(), waiting_.end());
+  all.insert(all.end(), pulling_.begin(), pulling_.end());
   std::ranges::sort(all, Precedes());
   return all;
 }
@@ -59,9 +97,13 @@ int64_t Scheduler::num_deferred() const {
 StepPlan Scheduler::next(int64_t rows_max) {
   rows_max = std::min(rows_max, options_.max_num_batched_tokens);
   StepPlan plan;
-  admit_urgent();
+  admit_urgent(plan);
   schedule_running(plan, rows_max);
   admit_waiting(plan, rows_max);
+  // Nothing runs, nothing could be admitted, and somebody else holds blocks: without news from them
+  // the next step would find the same.
+  is_blocked_ = rows_max > 0 && running_.empty() && !waiting_.empty() &&
+                cache_.num_available() < cache_.num_blocks();
   return plan;
 }
 
@@ -78,7 +120,7 @@ void Scheduler::commit(Sequence& sequence, int64_t count) {
 // count as far as they are likely to be admitted, the first one always: were its rows never
 // announced, there might never be room for them.
 ep::StepWish Scheduler::wish(int64_t rows_now, Guesses guesses) const {
-  int64_t num_sequences = num_running();
+  int64_t num_sequences = num_running() + static_cast<int64_t>(pulling_.size());
   int64_t num_pending = 0;
   for (const Sequence* sequence : running_)
     num_pending += sequence->num_pending();
@@ -88,14 +130,14 @@ ep::StepWish Scheduler::wish(int64_t rows_now, Guesses guesses) const {
     blocks -= cache_.blocks_for(sequence->num_tokens());
     if (blocks < 0 && sequence != *waiting_.begin()) break;
     ++num_sequences;
-    num_pending += sequence->num_pending();
+    num_pending += sequence->num_pending() - sequence->num_pullable();
     if (num_pending >= 2 * options_.max_num_batched_tokens) break;
   }
   rows_now = std::min(rows_now, options_.max_num_batched_tokens);
   const int64_t left_over = std::max<int64_t>(0, num_pending - rows_now);
   const int64_t num_rows = num_sequences * (1 + options_.draft_depth) + left_over;
   return {.num_tokens = std::min(num_rows, options_.max_num_batched_tokens),
-          .has_work = !sequences_.empty(),
+          .has_work = has_work(),
           .draft_depth = guesses == Guesses::kWanted || has_prompts() ? options_.draft_depth : 0};
 }
 
@@ -107,7 +149,7 @@ bool Scheduler::has_prompts() const {
 
 // Admits waiting sequences of a higher priority class than a running one before any rows are given
 // out, and preempts lower ones for them if that helps.
-void Scheduler::admit_urgent() {
+void Scheduler::admit_urgent(StepPlan& plan) {
   while (!waiting_.empty() && !running_.empty()) {
     Sequence& urgent = **waiting_.begin();
     if (urgent.request().priority >= (*running_.rbegin())->request().priority) return;
@@ -115,7 +157,7 @@ void Scheduler::admit_urgent() {
     if (must_wait_for(found, urgent)) return;
     if (fits(urgent, found)) {
       waiting_.erase(waiting_.begin());
-      admit(urgent, found);
+      admit(urgent, found, plan);
       continue;
     }
     Sequence* victim = nullptr;
@@ -152,8 +194,9 @@ void Scheduler::schedule_running(StepPlan& plan, int64_t rows_max) {
 
 void Scheduler::admit_waiting(StepPlan& plan, int64_t rows_max) {
   int64_t num_scanned = 0;
-  for (auto it = waiting_.begin(); it != waiting_.end() && plan.num_rows < rows_max;) {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
     Sequence& sequence = **it;
+    if (plan.num_rows >= rows_max && !sequence.can_pull) return;
     if (++num_scanned > kAdmissionScanMax) return;
     const kv::PrefixMatch found = match(sequence);
     if (must_wait_for(found, sequence)) {
@@ -164,7 +207,8 @@ void Scheduler::admit_waiting(StepPlan& plan, int64_t rows_max) {
     sequence.state = SequenceState::kWaiting;
     if (!fits(sequence, found)) return;
     it = waiting_.erase(it);
-    admit(sequence, found);
+    admit(sequence, found, plan);
+    if (sequence.state == SequenceState::kPulling) continue;
     schedule(plan, {.sequence = &sequence,
                     .count = std::min(sequence.num_pending(), rows_max - plan.num_rows)});
   }
@@ -218,7 +262,7 @@ void Scheduler::preempt(Sequence& sequence) {
   waiting_.insert(&sequence);
 }
 
-void Scheduler::admit(Sequence& sequence, const kv::PrefixMatch& found) {
+void Scheduler::admit(Sequence& sequence, const kv::PrefixMatch& found, StepPlan& plan) {
   const int64_t block_tokens = cache_.block_tokens();
   const auto num_shared = static_cast<int64_t>(found.blocks.size());
   cache_.share(found, sequence.blocks);
@@ -230,13 +274,29 @@ void Scheduler::admit(Sequence& sequence, const kv::PrefixMatch& found) {
     cache_.announce(sequence.blocks[block], names[block], sequence.id());
 
   sequence.num_computed = num_shared * block_tokens;
-  sequence.state = SequenceState::kRunning;
   sequence.is_reserved = sequence.num_preemptions >= kPreemptionsMax;
+  if (sequence.cached_tokens < 0) {
+    sequence.cached_tokens = sequence.num_computed;
+    stats_.prefix_cache_queries += sequence.num_tokens();
+    stats_.prefix_cache_hits += sequence.num_computed;
+  }
+  if (begin_pull(sequence, plan)) return;
+  sequence.state = SequenceState::kRunning;
   running_.insert(&sequence);
-  if (sequence.cached_tokens >= 0) return;
-  sequence.cached_tokens = sequence.num_computed;
-  stats_.prefix_cache_queries += sequence.num_tokens();
-  stats_.prefix_cache_hits += sequence.num_computed;
+}
+
+// False: there is nothing to pull.
+bool Scheduler::begin_pull(Sequence& sequence, StepPlan& plan) {
+  if (!sequence.can_pull) return false;
+  const int64_t first = sequence.num_computed / cache_.block_tokens();
+  const int64_t num_blocks = cache_.blocks_for(sequence.num_pullable()) - first;
+  plan.pulls.push_back({&sequence, first, std::max<int64_t>(0, num_blocks)});
+  stats_.external_queries += sequence.num_tokens() - sequence.num_computed;
+  sequence.can_pull = num_blocks > 0;
+  if (!sequence.can_pull) return false;
+  sequence.state = SequenceState::kPulling;
+  pulling_.insert(&sequence);
+  return true;
 }
 
 // The last token is always computed: its logits are wanted.
@@ -253,7 +313,8 @@ bool Scheduler::must_wait_for(const kv::PrefixMatch& found, const Sequence& sequ
 }
 
 bool Scheduler::fits(const Sequence& sequence, const kv::PrefixMatch& found) const {
-  return num_running() < options_.max_num_seqs &&
+  const auto num_admitted = static_cast<int64_t>(running_.size() + pulling_.size());
+  return num_admitted < options_.max_num_seqs &&
          blocks_available_to(sequence) - found.num_idle >= blocks_wanted(sequence, found);
 }
 

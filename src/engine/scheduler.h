@@ -20,6 +20,11 @@
 // another sequence, one that precedes it, is filling the next one right now, it waits for that
 // instead of computing the same again (n choices of one prompt, for instance).
 //
+// Pulls. A sequence with a ticket is admitted like any other, but what its prefix cache lacks is
+// copied from another rank while others run: it takes its blocks, is handed to the caller
+// (StepPlan::pulls) and gets no rows until pull_ended. Meanwhile nobody can take its blocks, not
+// even when it is removed: the copy writes into them.
+//
 // Ownership: the scheduler owns the sequences. Thread: engine thread only.
 #pragma once
 
@@ -54,8 +59,17 @@ struct ScheduledRows {
   bool samples() const { return count == sequence->num_pending(); }
 };
 
+// Blocks of a sequence that a pull must fill: those from `first_block` on, `num_blocks` of them.
+// None: everything was there already, its ticket is not needed.
+struct PlannedPull {
+  Sequence* sequence = nullptr;
+  int64_t first_block = 0;
+  int64_t num_blocks = 0;
+};
+
 struct StepPlan {
   std::vector<ScheduledRows> sequences;
+  std::vector<PlannedPull> pulls;
   int64_t num_rows = 0;
   int64_t num_prefill_rows = 0;
 };
@@ -64,6 +78,8 @@ struct SchedulerStats {
   int64_t num_preemptions = 0;
   int64_t prefix_cache_queries = 0;  // tokens
   int64_t prefix_cache_hits = 0;
+  int64_t external_queries = 0;  // tokens that a ticket could bring
+  int64_t external_hits = 0;     // and did
 };
 
 class Scheduler {
@@ -79,8 +95,17 @@ class Scheduler {
 
   void add(std::unique_ptr<Sequence> sequence);
   Sequence* find(SequenceId id);
-  // Forgets a sequence; its blocks are free, or cached, at once.
+  // Forgets a sequence; its blocks are free, or cached, at once, but those of a pull that goes on.
   void remove(Sequence& sequence);
+  // A pull is over; `num_blocks` leading ones of its blocks are good. The sequence runs from there;
+  // one that was removed meanwhile gives its blocks back (null).
+  Sequence* pull_ended(SequenceId id, int64_t num_blocks);
+  // Takes the blocks of its prompt away from a sequence that is about to be removed: their
+  // references are the caller's.
+  std::vector<BlockId> keep_prompt_blocks(Sequence& sequence);
+
+  // Blocks were given back by others: what waits for them may be admitted now.
+  void unblock() { is_blocked_ = false; }
 
   // The next step, of at most `rows_max` rows. Takes blocks and preempts; advances nothing.
   StepPlan next(int64_t rows_max);
@@ -95,12 +120,16 @@ class Scheduler {
 
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
 
-  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size() + pulling_.size()); }
 
   // Of the waiting: those that wait for KV which another sequence is filling.
   int64_t num_deferred() const;
 
-  bool empty() const { return sequences_.empty(); }
+  bool empty() const { return sequences_.empty() && orphans_.empty(); }
+
+  // Whether a step could do something: not while all that is there waits for a pull, or for blocks
+  // that leases or pulls hold.
+  bool has_work() const { return !running_.empty() || (!waiting_.empty() && !is_blocked_); }
 
   const SchedulerStats& stats() const { return stats_; }
 
@@ -114,14 +143,15 @@ class Scheduler {
 
   using Queue = std::set<Sequence*, Precedes>;
 
-  void admit_urgent();
+  void admit_urgent(StepPlan& plan);
   void schedule_running(StepPlan& plan, int64_t rows_max);
   void admit_waiting(StepPlan& plan, int64_t rows_max);
   bool make_room(Sequence& sequence);
   int64_t make_room_for_drafts(Sequence& sequence, int64_t rows_max);
   Sequence* victim_for(const Sequence& sequence) const;
   void preempt(Sequence& sequence);
-  void admit(Sequence& sequence, const kv::PrefixMatch& match);
+  void admit(Sequence& sequence, const kv::PrefixMatch& match, StepPlan& plan);
+  bool begin_pull(Sequence& sequence, StepPlan& plan);
 
   kv::PrefixMatch match(Sequence& sequence) const;
   bool has_prompts() const;
@@ -137,6 +167,9 @@ class Scheduler {
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   Queue waiting_;
   Queue running_;
+  Queue pulling_;
+  std::unordered_map<SequenceId, std::unique_ptr<Sequence>> orphans_;  // removed while pulling
+  bool is_blocked_ = false;  // nothing that waits could be admitted
   SchedulerStats stats_;
 };
 

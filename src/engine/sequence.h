@@ -15,6 +15,7 @@
 #include "base/ids.h"
 #include "engine/request.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -24,6 +25,7 @@ namespace wideep::engine {
 enum class SequenceState : uint8_t {
   kWaiting,       // not admitted, or preempted: holds no blocks
   kWaitingForKv,  // as kWaiting, for blocks that another sequence is filling right now
+  kPulling,       // holds blocks for all its tokens; another rank's KV is being copied into them
   kRunning,       // holds blocks for all its tokens
 };
 
@@ -59,6 +61,11 @@ class Sequence {
 
   void append(TokenId token) { tokens_.push_back(token); }
 
+  // Leading tokens whose KV a ticket brings; 0 without one. The last token is always computed here.
+  int64_t num_pullable() const {
+    return can_pull ? std::min(request_.ticket->ticket.num_tokens, num_tokens() - 1) : 0;
+  }
+
   // Names of all blocks that the tokens fill.
   std::span<const api::BlockHash> block_names(int64_t block_tokens);
 
@@ -69,6 +76,9 @@ class Sequence {
                : id_ < other.id_;
   }
 
+  // The chained hash of all prompt tokens: full blocks, then what is left.
+  api::BlockHash prompt_hash(int64_t block_tokens);
+
   // Kept by the scheduler.
   SequenceState state = SequenceState::kWaiting;
   int64_t num_computed = 0;
@@ -77,6 +87,8 @@ class Sequence {
   int32_t num_preemptions = 0;
   bool is_reserved = false;    // blocks up to its end are set aside: it is never preempted again
   int64_t cached_tokens = -1;  // found in the prefix cache when first admitted; -1: not yet
+  int64_t pulled_tokens = 0;   // of the prompt, from another rank
+  bool can_pull = false;       // its ticket has not been used yet
 
  private:
   SequenceId id_;
