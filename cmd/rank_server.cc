@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/kv_options.h"
 #include "cmd/rank_metrics.h"
 #include "model/config.h"
 #include "tokenizer/chat_template.h"
@@ -35,6 +36,7 @@ Result<std::unique_ptr<tokenizer::ChatTemplate>> load_template(const std::string
 // In the order in which they are built; destroyed in reverse.
 struct RankServer::Parts {
   std::unique_ptr<EngineHost> host;
+  std::unique_ptr<kv::KvTransfer> kv;
   std::unique_ptr<tokenizer::ChatTemplate> chat_template;
   std::unique_ptr<RankMetrics> metrics;
   std::unique_ptr<server::ApiServer> api;
@@ -64,6 +66,7 @@ Result<std::unique_ptr<RankServer>> RankServer::create(
                       model::load_generation_config(model_path));
   options.engine.engine.end_tokens = generation.eos_tokens;
   if (options.use_generation_config) options.api.defaults = generation;
+  if (options.kv) apply(*options.kv, options.engine.engine);
   WD_ASSIGN_OR_RETURN(parts->host, EngineHost::create(std::move(options.engine)));
   WD_ASSIGN_OR_RETURN(parts->chat_template, load_template(model_path, options.chat_template_file));
   if (options.api.served_model_names.empty()) {
@@ -74,6 +77,12 @@ Result<std::unique_ptr<RankServer>> RankServer::create(
   options.api.model_root = model_path;
 
   EngineHost& host = *parts->host;
+  if (options.kv) {
+    options.kv->labels = {{"model_name", options.api.served_model_names.front()},
+                          {"engine", options.api.engine_label}};
+    WD_ASSIGN_OR_RETURN(parts->kv,
+                        kv::KvTransfer::create(*host.engine().kv_port(), *std::move(options.kv)));
+  }
   options.api.health = [&host] {
     return server::EngineHealth{.step_age = host.loop().step_age(),
                                 .failure = host.loop().failure()};
@@ -93,7 +102,7 @@ Result<std::unique_ptr<RankServer>> RankServer::create(
   }
   parts->api = std::make_unique<server::ApiServer>(
       server::ApiServerParts{loop, host.engine(), host.tokenizer(), std::move(renderer),
-                             real_clock()},
+                             real_clock(), parts->kv.get()},
       std::move(options.api));
   WD_TRY(host.start(
       {.on_step = [&api = *parts->api](const engine::EngineStats& stats) { api.on_step(stats); },

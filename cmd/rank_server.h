@@ -4,11 +4,13 @@
 
 #include "base/result.h"
 #include "cmd/engine_host.h"
+#include "kv/kv_transfer.h"
 #include "net/event_loop.h"
 #include "server/api_server.h"
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +21,7 @@ struct RankServerOptions {
   server::ApiServerOptions api;
   std::string chat_template_file;     // "": the model's own
   bool use_generation_config = true;  // of the model, as defaults of requests
+  std::optional<kv::KvTransferOptions> kv;
 };
 
 class RankServer {

@@ -1,6 +1,7 @@
 // `wideep serve MODEL`: an engine with the OpenAI API.
 #include "base/log.h"
 #include "cmd/group_flags.h"
+#include "cmd/kv_options.h"
 #include "cmd/listen_options.h"
 #include "cmd/rank_launcher.h"
 #include "cmd/rank_server.h"
@@ -25,6 +26,7 @@ class Serve final : public Verb {
     rank_.engine.declare(options);
     group_.declare(options);
     listen_.declare(options, kDefaultPort);
+    kv_.declare(options);
     options.add("--served-model-name", &rank_.api.served_model_names,
                 {.group = "API",
                  .help = "Names that requests may ask for; the first is the one in answers."});
@@ -63,7 +65,6 @@ class Serve final : public Verb {
     options.refuse("--enable-eplb", "experts stay where they are; see --expert-load-file");
     options.refuse("--enable-dbo", "one batch is in flight at a time");
     options.refuse("--enable-elastic-ep", "a group keeps its size");
-    options.refuse("--kv-transfer-config", "KV transfer between ranks");
     options.refuse("--enable-lora", "LoRA adapters");
     options.refuse("--reasoning-parser", "thinking is split for every model; see --split-reasoning",
                    {"deepseek_r1", "qwen3"});
@@ -138,6 +139,7 @@ class Serve final : public Verb {
     rank_.api.http_limits = listen_.limits();
     rank_.api.version = WIDEEP_VERSION;
     rank_.use_generation_config = generation_config_ == "auto";
+    WD_ASSIGN_OR_RETURN(rank_.kv, kv_.resolve(*plan.rank, listen_.insecure));
     WD_TRY(load_options(rank_.engine));  // flags that cannot be are not the model's fault
     net::EventLoop loop;
     Service service(loop);
@@ -181,6 +183,7 @@ class Serve final : public Verb {
   RankServerOptions rank_;
   GroupFlags group_;
   ListenFlags listen_;
+  KvFlags kv_;
   int64_t metrics_port_ = 0;
   int status_ = kExitFailed;  // what a failure at the present stage exits with
   std::string generation_config_ = "auto";

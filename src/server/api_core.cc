@@ -24,6 +24,11 @@ http::Response json_response(std::string body, int status = 200) {
       .status = status, .headers = {{"content-type", "application/json"}}, .body = std::move(body)};
 }
 
+ApiServerOptions with_kv(ApiServerOptions options, bool is_there) {
+  options.request_limits.allow_kv_transfer = is_there;
+  return options;
+}
+
 // A client's own id if it is short and plain, else a new one.
 std::string request_id(const http::Request& request) {
   const std::string_view given = request.headers.get("x-request-id");
@@ -41,7 +46,7 @@ std::string request_id(const http::Request& request) {
 
 ApiServer::Core::Core(ApiServerParts parts, ApiServerOptions options)
     : parts_(std::move(parts)),
-      options_(std::move(options)),
+      options_(with_kv(std::move(options), parts_.kv != nullptr)),
       prompts_(parts_.tokenizer, parts_.renderer, parts_.engine.options().max_model_len),
       created_(parts_.clock.unix_seconds()),
       metrics_(options_.served_model_names.at(0), options_.engine_label, parts_.engine.options()),
@@ -50,6 +55,7 @@ ApiServer::Core::Core(ApiServerParts parts, ApiServerOptions options)
                .queue = queue_,
                .clock = parts_.clock,
                .mailbox = std::make_shared<EventMailbox>(parts_.loop),
+               .kv = parts_.kv,
                .ping_interval = options_.ping_interval} {
   http_.emplace(parts_.loop, http_options());
   http::ServerOptions metrics_options;
@@ -214,6 +220,7 @@ http::Response ApiServer::Core::render_metrics() {
   http::Response response{.status = 200,
                           .headers = {{"content-type", MetricsRegistry::kContentType.data()}},
                           .body = metrics_.render(parts_.engine.stats())};
+  if (parts_.kv != nullptr) parts_.kv->render_metrics(response.body);
   if (options_.more_metrics) options_.more_metrics(response.body);
   return response;
 }

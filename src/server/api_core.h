@@ -67,6 +67,9 @@ class ApiServer::Core : public std::enable_shared_from_this<Core> {
                                            int64_t seed) const;
   void run(const std::shared_ptr<Arrival>& arrival, api::ApiResult<CallPlan> plan);
 
+  // What the request says about KV goes into the first choice: the others find its blocks.
+  std::optional<api::ApiError> add_kv_wish(CallPlan& plan,
+                                           const api::GenerationFields& fields) const;
   std::optional<api::ApiError> check_model(std::string_view model) const;
   http::Response health() const;
   http::Response models(std::string_view id) const;

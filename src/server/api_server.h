@@ -14,6 +14,7 @@
 
 #include "engine/engine.h"
 #include "http/server.h"
+#include "kv/kv_transfer.h"
 #include "net/event_loop.h"
 #include "server/server_options.h"
 #include "tokenizer/tokenizer.h"
@@ -28,6 +29,7 @@ struct ApiServerParts {
   const tokenizer::Tokenizer& tokenizer;
   ChatRenderer renderer;  // empty: the model has no chat template
   const Clock& clock;
+  kv::KvTransfer* kv = nullptr;  // null: requests with kv_transfer_params are refused
 };
 
 class ApiServer {

@@ -79,6 +79,13 @@ api::ApiError GenerationCall::refusal(const Error& reason) const {
 void GenerationCall::on_event(size_t choice_index, const engine::RequestEvent& event) {
   Running& running = running_[choice_index];
   record(running, event);
+  if (event.kv_ticket) {
+    if (ended_) {
+      context_.kv->abandon(*event.kv_ticket);  // nobody will hear of it
+    } else {
+      kv_transfer_params_ = context_.kv->params(*event.kv_ticket);
+    }
+  }
   if (event.finish) running.sequence.reset();
   if (ended_) return;
   if (event.finish == engine::FinishReason::kError) return fail(error_of(event));
@@ -117,7 +124,7 @@ void GenerationCall::stream_part(Running& running, const api::ChoicePart& part) 
 
 void GenerationCall::finish_stream() {
   std::string events;
-  if (plan_.include_usage) http::append_event(events, encoder_.usage({usage(), std::nullopt}));
+  if (plan_.include_usage) http::append_event(events, encoder_.usage(tail()));
   http::append_event(events, api::kDone);
   write(events);
   responder_.finish();
@@ -128,7 +135,7 @@ void GenerationCall::answer_whole() {
   std::vector<api::ChoicePart> choices;
   for (Running& running : running_)
     choices.push_back(std::move(running.whole));
-  const api::AnswerTail tail{usage(), std::nullopt};
+  const api::AnswerTail tail = this->tail();
   http::Headers headers = plan_.headers;
   headers.set("content-type", "application/json");
   responder_.send({.status = 200,
@@ -179,6 +186,10 @@ void GenerationCall::record(Running& running, const engine::RequestEvent& event)
                                now);
   if (event.timing.scheduled != TimePoint{} && event.timing.last_token != TimePoint{})
     context_.queue.on_request(event.timing.last_token - event.timing.scheduled);
+}
+
+api::AnswerTail GenerationCall::tail() const {
+  return {usage(), kv_transfer_params_};
 }
 
 api::Usage GenerationCall::usage() const {

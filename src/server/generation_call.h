@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "http/responder.h"
+#include "kv/kv_transfer.h"
 #include "server/choice.h"
 #include "server/engine_request.h"
 #include "server/event_mailbox.h"
@@ -27,6 +28,7 @@ struct CallContext {
   QueueEstimate& queue;
   const Clock& clock;
   std::shared_ptr<EventMailbox> mailbox;  // shared with the engine's sinks
+  const kv::KvTransfer* kv = nullptr;
   std::chrono::milliseconds ping_interval{};
 };
 
@@ -88,6 +90,7 @@ class GenerationCall : public EventReceiver, public std::enable_shared_from_this
   // Writes to the stream; a client that is too slow ends the call.
   void write(std::string_view bytes);
 
+  api::AnswerTail tail() const;
   api::Usage usage() const;
   static api::Usage usage_of(const Running& running);
 
@@ -97,6 +100,7 @@ class GenerationCall : public EventReceiver, public std::enable_shared_from_this
   const api::ChunkEncoder encoder_;
   std::vector<Running> running_;
   size_t num_unfinished_ = 0;
+  std::optional<Json> kv_transfer_params_;  // where to pull the prompt's KV
   bool ended_ = false;
 };
 

@@ -40,6 +40,7 @@ api::ApiResult<CallPlan> ApiServer::Core::plan_chat(const Arrival& arrival) cons
   if (auto error = add_choices(plan, fields, *prompt, seed)) {
     return std::unexpected(*std::move(error));
   }
+  if (auto error = add_kv_wish(plan, fields)) return std::unexpected(*std::move(error));
   return plan;
 }
 
@@ -59,7 +60,23 @@ api::ApiResult<CallPlan> ApiServer::Core::plan_completion(const Arrival& arrival
       return std::unexpected(*std::move(error));
     }
   }
+  if (fields.kv_transfer_params && request->prompts.size() > 1) {
+    return std::unexpected(api::invalid_value(
+        "kv_transfer_params", "KV moves for one prompt at a time; this request has several."));
+  }
+  if (auto error = add_kv_wish(plan, fields)) return std::unexpected(*std::move(error));
   return plan;
+}
+
+std::optional<api::ApiError> ApiServer::Core::add_kv_wish(
+    CallPlan& plan, const api::GenerationFields& fields) const {
+  if (!fields.kv_transfer_params) return std::nullopt;
+  Result<kv::KvWish> wish = parts_.kv->read(*fields.kv_transfer_params);
+  if (!wish) return api::invalid_value("kv_transfer_params", wish.error().message);
+  engine::Request& request = plan.choices.front().request;
+  request.keep_kv = wish->keep;
+  request.ticket = std::move(wish->ticket);
+  return std::nullopt;
 }
 
 CallPlan ApiServer::Core::begin_plan(Endpoint endpoint,
