@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "model/load_model.h"
+#include "model/loaders.h"
 #include "model/make_checkpoint.h"
 #include "model/pack_task.h"
 #include "model/safetensors_writer.h"
@@ -254,7 +255,7 @@ TEST_F(Weights, StopLoadingWhenTheirProgressIsAnsweredWithAnError) {
   const auto weights = load(golden("dsv3-tiny-bf16"), options);
   ASSERT_FALSE(weights);
   EXPECT_EQ(weights.error().code, ErrorCode::kPeerLost);
-  EXPECT_LE(num_calls, 3 + pool_.num_threads());
+  EXPECT_LE(num_calls, 3 + num_loaders(pool_));
 }
 
 TEST_F(Weights, OfAnExpertAreABlobThatKnowsWhatItIs) {

@@ -63,10 +63,14 @@ class Server:
         return int(re.search(rf"^{key}:\s+(\d+)", text, re.M).group(1))
 
 
-def check_nothing_is_left(server, before, answer):
+def wait_until_idle(server):
     for gauge in ("vllm:num_requests_running", "vllm:num_requests_waiting", "wideep:queued_tokens",
                   "vllm:kv_cache_usage_perc"):
         server.wait_for(gauge + " to be 0", lambda: server.metric(gauge) == 0)
+
+
+def check_nothing_is_left(server, before, answer):
+    wait_until_idle(server)
     assert server.metric("wideep:kv_blocks_free") == before["blocks"]
     # One connection more or less: that of the question itself.
     server.wait_for("closed connections", lambda: server.open_files() <= before["files"] + 1)
@@ -93,6 +97,7 @@ def main():
 
 
 def run_storms(server, answer, seed):
+    wait_until_idle(server)  # an answer is out a little before its blocks are counted as free
     start = {"files": server.open_files(), "blocks": server.metric("wideep:kv_blocks_free"),
              "threads": server.status("Threads")}
     deadline = time.monotonic() + SECONDS
