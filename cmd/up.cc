@@ -365,7 +365,7 @@ class Up final : public Verb {
   }
 
   Result<std::string> make_log_folder(const launcher::RunFolder& folder) const {
-    const std::string path = log_dir_.empty() ? folder.path() + "/logs" : log_dir_;
+    std::string path = log_dir_.empty() ? folder.path() + "/logs" : log_dir_;
     std::error_code code;
     std::filesystem::create_directories(path, code);
     if (code) return error(ErrorCode::kUnavailable, "{}: {}", path, code.message());

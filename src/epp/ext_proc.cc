@@ -363,7 +363,7 @@ class Server final : public ExtProcServer {
 }  // namespace
 
 Result<std::unique_ptr<ExtProcServer>> ExtProcServer::start(EndpointPicker& picker,
-                                                            ExtProcOptions options) {
+                                                            const ExtProcOptions& options) {
   if (options.cert_file.empty() != options.key_file.empty()) {
     return invalid_argument("a certificate and a key go together");
   }

@@ -31,7 +31,7 @@ class ExtProcServer {
 
   // Borrows the picker.
   static Result<std::unique_ptr<ExtProcServer>> start(EndpointPicker& picker,
-                                                      ExtProcOptions options);
+                                                      const ExtProcOptions& options);
   virtual ~ExtProcServer() = default;
 
   virtual int port() const = 0;

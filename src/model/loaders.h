@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/function_ref.h"
+#include "base/log.h"
 #include "base/thread_pool.h"
 
 #include <atomic>
@@ -34,7 +35,8 @@ inline void for_each_loaded(ThreadPool& pool,
     try {
       for (int i = 1; i < kLoadersPerThread; ++i)
         others.emplace_back(work, thread * kLoadersPerThread + i);
-    } catch (const std::system_error&) {  // the system has no more: fewer do
+    } catch (const std::system_error& refused) {
+      log_warning("fewer threads load: {}", refused.what());
     }
     work(thread * kLoadersPerThread);
   });

@@ -14,7 +14,7 @@ struct Address {
   uint16_t port = 0;  // 0 when listening: the kernel chooses
   std::string path;   // not empty: a Unix-domain socket, and host and port mean nothing
 
-  static Address unix_socket(std::string path) { return {.host = {}, .port = 0, .path = path}; }
+  static Address unix_socket(const std::string& path) { return {{}, 0, path}; }
 
   bool is_unix() const { return !path.empty(); }
 

@@ -25,7 +25,7 @@ struct SignalWatcher::Core : std::enable_shared_from_this<Core> {
 };
 
 SignalWatcher::SignalWatcher(EventLoop& loop,
-                             std::vector<int> signals,
+                             const std::vector<int>& signals,
                              std::function<void(int)> on_signal)
     : core_(std::make_shared<Core>(loop)) {
   core_->on_signal = std::move(on_signal);

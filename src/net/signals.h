@@ -13,7 +13,9 @@ namespace wideep::net {
 // Thread: created and destroyed while the loop is not running, or on its thread.
 class SignalWatcher {
  public:
-  SignalWatcher(EventLoop& loop, std::vector<int> signals, std::function<void(int)> on_signal);
+  SignalWatcher(EventLoop& loop,
+                const std::vector<int>& signals,
+                std::function<void(int)> on_signal);
   ~SignalWatcher();
 
  private:

@@ -114,12 +114,14 @@ void ApiServer::Core::add_routes() {
   add_json_route("/v1/completions", &Core::completion);
   add_json_route("/tokenize", &Core::tokenize);
   add_json_route("/detokenize", &Core::detokenize);
-  http_->route("GET", "/v1/models",
-               [this](http::Request, http::Responder responder) { responder.send(models({})); });
-  http_->route("GET", "/v1/models/*", [this](http::Request request, http::Responder responder) {
-    responder.send(models(request.rest));
+  http_->route("GET", "/v1/models", [this](const http::Request&, http::Responder responder) {
+    responder.send(models({}));
   });
-  http_->route("GET", "/load", [this](http::Request, http::Responder responder) {
+  http_->route("GET", "/v1/models/*",
+               [this](const http::Request& request, http::Responder responder) {
+                 responder.send(models(request.rest));
+               });
+  http_->route("GET", "/load", [this](const http::Request&, http::Responder responder) {
     const engine::EngineStats stats = parts_.engine.stats();
     responder.send(json_response(
         fmt::format("{{\"server_load\":{}}}", stats.num_running + stats.num_waiting)));
@@ -130,18 +132,19 @@ void ApiServer::Core::add_routes() {
 
 void ApiServer::Core::add_health_routes(http::Server& server) {
   for (const std::string_view path : {"/health", "/ready", "/ping"}) {
-    server.route("GET", path,
-                 [this](http::Request, http::Responder responder) { responder.send(health()); });
+    server.route("GET", path, [this](const http::Request&, http::Responder responder) {
+      responder.send(health());
+    });
   }
-  server.route("GET", "/live", [](http::Request, http::Responder responder) {
+  server.route("GET", "/live", [](const http::Request&, http::Responder responder) {
     responder.send(json_response("{\"status\":\"ok\"}"));
   });
-  server.route("GET", "/version", [this](http::Request, http::Responder responder) {
+  server.route("GET", "/version", [this](const http::Request&, http::Responder responder) {
     Json json;
     json.set("version", options_.version);
     responder.send(json_response(json.dump()));
   });
-  server.route("GET", "/metrics", [this](http::Request, http::Responder responder) {
+  server.route("GET", "/metrics", [this](const http::Request&, http::Responder responder) {
     responder.send(render_metrics());
   });
   server.route("GET", "/expert_load",
@@ -218,7 +221,7 @@ http::Response ApiServer::Core::models(std::string_view id) const {
 
 http::Response ApiServer::Core::render_metrics() {
   http::Response response{.status = 200,
-                          .headers = {{"content-type", MetricsRegistry::kContentType.data()}},
+                          .headers = {{"content-type", std::string(MetricsRegistry::kContentType)}},
                           .body = metrics_.render(parts_.engine.stats())};
   if (parts_.kv != nullptr) parts_.kv->render_metrics(response.body);
   if (options_.more_metrics) options_.more_metrics(response.body);

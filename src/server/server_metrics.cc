@@ -47,25 +47,25 @@ MetricLabels with(MetricLabels labels, std::string_view name, std::string_view v
 
 // Everything of one engine, in the order in which pickers look for it.
 struct ServerMetrics::Series {
-  Series(MetricsRegistry& registry, const MetricLabels& labels, int64_t max_model_len)
-      : lengths(one_two_five(max_model_len)), registry_(registry), labels_(labels) {}
+  Series(MetricsRegistry& metrics, const MetricLabels& with_labels, int64_t max_model_len)
+      : lengths(one_two_five(max_model_len)), registry(metrics), labels(with_labels) {}
 
   using Label = std::pair<std::string_view, std::string_view>;
 
   Gauge& gauge(std::string_view name, std::string_view help) {
-    return registry_.gauge(name, help, labels_);
+    return registry.gauge(name, help, labels);
   }
 
   Gauge& gauge(std::string_view name, std::string_view help, Label label) {
-    return registry_.gauge(name, help, with(labels_, label.first, label.second));
+    return registry.gauge(name, help, with(labels, label.first, label.second));
   }
 
   Counter& counter(std::string_view name, std::string_view help) {
-    return registry_.counter(name, help, labels_);
+    return registry.counter(name, help, labels);
   }
 
   Counter& counter(std::string_view name, std::string_view help, Label label) {
-    return registry_.counter(name, help, with(labels_, label.first, label.second));
+    return registry.counter(name, help, with(labels, label.first, label.second));
   }
 
   Gauge& waiting_for(std::string_view reason) {
@@ -86,12 +86,12 @@ struct ServerMetrics::Series {
   Histogram& histogram(std::string_view name,
                        std::string_view help,
                        std::span<const double> bounds) {
-    return registry_.histogram(name, help, bounds, labels_);
+    return registry.histogram(name, help, bounds, labels);
   }
 
   const std::vector<double> lengths;
-  MetricsRegistry& registry_;
-  const MetricLabels& labels_;
+  MetricsRegistry& registry;
+  const MetricLabels& labels;
   Gauge& running = gauge("vllm:num_requests_running", "Requests in execution.");
   Gauge& waiting = gauge("vllm:num_requests_waiting", "Requests waiting to be processed.");
   Gauge& waiting_for_room = waiting_for("capacity");

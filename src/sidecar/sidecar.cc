@@ -203,11 +203,11 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
     const bool is_clients_fault = result && journey->status / 100 == 4;
     log_warning("request {}: prefill failed: {}", journey->id,
                 result ? fmt::format("HTTP {}", journey->status) : result.error().error.message);
-    if (is_clients_fault || options_.on_prefill_failure == PrefillFailurePolicy::kFail) {
-      pass_failure_on(*journey, result);
-    } else if (options_.on_prefill_failure == PrefillFailurePolicy::kDecodeOnly) {
+    const PrefillFailurePolicy policy = options_.on_prefill_failure;
+    const bool is_final = is_clients_fault || policy == PrefillFailurePolicy::kFail;
+    if (!is_final && policy == PrefillFailurePolicy::kDecodeOnly) {
       decode(journey, nullptr, std::nullopt);
-    } else if (!journey->prefillers.empty()) {
+    } else if (!is_final && !journey->prefillers.empty()) {
       prefill(journey);
     } else {
       pass_failure_on(*journey, result);

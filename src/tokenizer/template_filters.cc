@@ -422,7 +422,7 @@ Status check_defined(const Value& value) {
 Result<Value> int_filter(const Value& value, const Arguments& arguments, Runtime&) {
   WD_TRY(check_defined(value));
   WD_ASSIGN_OR_RETURN(const auto given, arguments.bind({"default"}));
-  const Value otherwise = given[0] == nullptr ? Value::integer(0) : *given[0];
+  Value otherwise = given[0] == nullptr ? Value::integer(0) : *given[0];
   if (const auto integer = value.as_integer()) return Value::integer(*integer);
   std::optional<double> number = value.as_double();
   if (const Text* text = value.as_text()) {

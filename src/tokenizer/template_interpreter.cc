@@ -279,8 +279,8 @@ Result<Value> Interpreter::evaluate_kind(const Expression& expression) {
     case Node::kCall:
       return evaluate_call(expression);
     case Node::kFilter: {
-      WD_ASSIGN_OR_RETURN(Value operand, evaluate(*expression.children[0]));
-      return evaluate_filter(expression, std::move(operand));
+      WD_ASSIGN_OR_RETURN(const Value operand, evaluate(*expression.children[0]));
+      return evaluate_filter(expression, operand);
     }
     case Node::kTest:
       return evaluate_test(expression);
@@ -453,7 +453,7 @@ Result<Value> Interpreter::call_macro(const Statement& macro, const Arguments& a
   return Value::text(std::move(text));
 }
 
-Result<Value> Interpreter::evaluate_filter(const Expression& expression, Value operand) {
+Result<Value> Interpreter::evaluate_filter(const Expression& expression, const Value& operand) {
   WD_ASSIGN_OR_RETURN(const Arguments arguments, arguments_of(expression));
   line_ = expression.line;
   return apply_filter(expression.name, operand, arguments, runtime_);

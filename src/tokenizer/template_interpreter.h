@@ -51,7 +51,7 @@ class Interpreter {
   Result<Value> evaluate_item(const Expression& expression);
   Result<Value> evaluate_slice(const Expression& expression);
   Result<Value> evaluate_call(const Expression& expression);
-  Result<Value> evaluate_filter(const Expression& expression, Value operand);
+  Result<Value> evaluate_filter(const Expression& expression, const Value& operand);
   Result<Value> evaluate_test(const Expression& expression);
   Result<Value> evaluate_sign(const Expression& expression);
   Result<Value> evaluate_binary(const Expression& expression);

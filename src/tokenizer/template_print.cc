@@ -216,7 +216,7 @@ class JsonWriter {
   Status write_dict(const Dict& dict) {
     if (dict.entries.empty()) return add("{}");
     std::vector<const std::pair<Value, Value>*> entries;
-    WD_TRY(budget_.spend_bytes(dict.entries.size() * sizeof(entries[0])));
+    WD_TRY(budget_.spend_bytes(dict.entries.size() * sizeof(void*)));
     for (const auto& entry : dict.entries)
       entries.push_back(&entry);
     if (options_.sort_keys) WD_TRY(sort_by_key(entries));
