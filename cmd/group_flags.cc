@@ -84,6 +84,12 @@ void GroupFlags::declare(OptionSet& options) {
                .help = "A secret that all hosts share: it authenticates and encrypts what passes "
                        "between them.",
                .value_name = "FILE"});
+  options.add("--data-parallel-transport", &transport,
+              {.group = kGroup,
+               .help = "How ranks of different hosts reach each other; ucx is for InfiniBand and "
+                       "RoCE, does not encrypt and needs --insecure. Ranks of one host share "
+                       "memory.",
+               .choices = {"tcp", "ucx"}});
   options.add("--data-parallel-start-timeout", &start_timeout,
               {.group = kGroup, .help = "How long ranks wait for each other to come and to load."});
   options.add("--data-parallel-hybrid-lb", &hybrid_lb,

@@ -57,6 +57,7 @@ struct GroupFlags {
   bool expert_parallel = false;
   int64_t node_id = -1;
   std::string key_file;
+  std::string transport = "tcp";  // between hosts
   std::string expert_load_file;
   std::string eplb_config;  // JSON
   std::chrono::seconds start_timeout{1800};

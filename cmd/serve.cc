@@ -126,6 +126,7 @@ class Serve final : public Verb {
                              .host = group_.host,
                              .insecure = listen_.insecure,
                              .timeout = group_.start_timeout};
+    if (group_.transport == "ucx") join.transport = fabric::NodeTransport::kUcx;
     if (group_.node_id >= 0) join.node_id = static_cast<int32_t>(group_.node_id);
     WD_ASSIGN_OR_RETURN(join.key, group_.key());
     rank_.engine.rank.join = std::move(join);

@@ -60,6 +60,16 @@ TEST(EngineLoop, DrainsToTheLastRequest) {
   EXPECT_FALSE(test.engine->submit(sampled_request(2, 20, 5), [](const RequestEvent&) {}));
 }
 
+TEST(EngineLoop, IsIdleOnceNobodyHasWork) {
+  TestEngine test;
+  EngineLoop loop(*test.engine, test.all_to_all, real_clock(), {});
+  auto future = submit(*test.engine, sampled_request(1, 20, 900));
+  EXPECT_FALSE(loop.await_idle(Duration::zero()));
+  test.engine->cancel(SequenceId{0});
+  EXPECT_TRUE(loop.await_idle(kLong));
+  EXPECT_FALSE(test.engine->has_work());
+}
+
 TEST(EngineLoop, EndsUnfinishedRequestsWhenItStops) {
   TestEngine test;
   EngineLoop loop(*test.engine, test.all_to_all, real_clock(), {});

@@ -100,6 +100,7 @@ void Generation::fail(const Error& error, bool retryable) {
   RequestEvent event;
   event.finish = FinishReason::kError;
   event.error = error.message;
+  event.error_code = error.code;
   event.retryable = retryable;
   report(event);
 }

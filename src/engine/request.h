@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/ids.h"
+#include "base/result.h"
 #include "kv/kv_source.h"
 
 #include <cstdint>
@@ -100,6 +101,7 @@ struct RequestEvent {
   std::string stop_reason;            // the stop string that matched
   std::optional<TokenId> stop_token;  // the stop token that matched, unless it was end-of-sequence
   std::string error;                  // with kError: a text fit for the client
+  ErrorCode error_code = ErrorCode::kUnavailable;  // with kError
   // With the last event of a request with keep_kv: what its lease is, the issuer's address left
   // open. Null: the KV was not kept. Shared by the event's copies.
   std::shared_ptr<const api::KvTicket> kv_ticket;

@@ -1,6 +1,7 @@
 #include "fabric/join.h"
 
 #include "fabric/membership.h"
+#include "fabric/stream.h"
 #include "fabric/test_processes.h"
 
 #include <gmock/gmock.h>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace wideep::fabric {
@@ -120,6 +122,52 @@ Status fill_and_tell(Fabric& fabric, uint64_t rounds) {
                        fabric.clock().now() + seconds{20}));
   }
   return {};
+}
+
+// In a folder that only they may enter they need no key, whichever hosts they play.
+TEST(Join, RanksOfOneHostMeetAtAUnixSocket) {
+  const std::string path = fmt::format("{}/meeting-{}", testing::TempDir(), getpid());
+  for (int time = 0; time < 2; ++time) {  // what the first meeting leaves there is in no way
+    Processes processes(4, [&](int32_t rank) -> Status {
+      JoinOptions options = options_for(rank, 4, net::Address::unix_socket(path));
+      options.host.clear();
+      options.node_id = rank / 2;
+      WD_ASSIGN_OR_RETURN(auto fabric, join(options, small_arena));
+      return all_signal(*fabric);
+    });
+    for (const std::string& outcome : processes.outcomes())
+      EXPECT_EQ(outcome, "ok");
+  }
+  unlink(path.c_str());
+}
+
+// A rank that hung up before all were there comes again as a new process.
+TEST(Join, ARankMayDieAtTheMeetingAndComeBack) {
+  const net::Address leader = free_address();
+  const net::Address nowhere{.host = "127.0.0.1", .port = 1};
+  std::vector<std::optional<Result<Membership>>> met(3);
+  const auto come = [&](int32_t rank) {
+    return std::jthread([&, rank] {
+      met[static_cast<size_t>(rank)] = meet(options_for(rank, 3, leader), nowhere);
+    });
+  };
+  const std::jthread first = come(0);
+  JoinOptions impatient = options_for(1, 3, leader);
+  impatient.timeout = milliseconds{300};
+  EXPECT_EQ(meet(impatient, nowhere).error().code, ErrorCode::kTimeout);
+  {
+    const std::jthread second = come(1);
+    const std::jthread third = come(2);
+  }
+  for (size_t rank = 1; rank < 3; ++rank)
+    EXPECT_TRUE(met[rank]->has_value()) << met[rank]->error().message;
+}
+
+TEST(Join, FindsOutHowOthersReachThisHost) {
+  const TimePoint deadline = real_clock().now() + seconds{1};
+  EXPECT_EQ(*host_towards(net::Address::unix_socket("/x"), deadline), "127.0.0.1");
+  EXPECT_EQ(*host_towards({.host = "127.0.0.1", .port = 1}, deadline), "127.0.0.1");
+  EXPECT_FALSE(host_towards({.host = "no-such-host.invalid", .port = 1}, deadline));
 }
 
 TEST(Join, WhoSeesASignalSeesThePutsBeforeItOverEveryTransport) {

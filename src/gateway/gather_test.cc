@@ -40,7 +40,7 @@ TEST(MergeMetrics, SurvivesTextsThatAreNoMetrics) {
   const epp::Endpoint zero = rank("0");
   EXPECT_EQ(merge_metrics({}), "");
   EXPECT_EQ(merge_metrics({{&zero, "#\n# x\n\nnonsense\n{\n"}}),
-            "#\n# x\nnonsense{engine=\"0\"}\n{engine=\"0\",\n");
+            "nonsense{engine=\"0\"}\n{engine=\"0\",\n");
 }
 
 TEST(Gather, LeavesOutWhoDoesNotAnswerWell) {

@@ -295,6 +295,11 @@ TEST_F(ApiServerTest, AnErrorBeforeTheFirstTokenHasAStatus) {
   const http::Response retryable = post(kChat, chat_body());
   EXPECT_EQ(retryable.status, 503);
   EXPECT_EQ(retryable.headers.get("retry-after"), "1");
+  EXPECT_THAT(retryable.body, HasSubstr("engine_unavailable"));
+  failed.error_code = ErrorCode::kPeerLost;
+  const http::Response lost = post(kChat, chat_body());
+  EXPECT_EQ(lost.status, 503);
+  EXPECT_THAT(lost.body, HasSubstr("rank_lost"));
 }
 
 TEST_F(ApiServerTest, AnErrorInTheStreamIsAnEventBeforeTheEnd) {

@@ -11,7 +11,14 @@ namespace wideep::server {
 namespace {
 
 api::ApiError error_of(const engine::RequestEvent& event) {
-  if (event.retryable) return api::overloaded("engine_unavailable", event.error, 1);
+  if (event.retryable) {
+    const bool lost = event.error_code == ErrorCode::kPeerLost;
+    const bool late = event.error_code == ErrorCode::kTimeout;
+    return api::overloaded(lost   ? "rank_lost"
+                           : late ? "timeout"
+                                  : "engine_unavailable",
+                           event.error, 1);
+  }
   api::ApiError error = api::internal_error(event.error);
   error.code = "engine_error";
   return error;

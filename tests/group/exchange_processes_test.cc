@@ -121,6 +121,33 @@ TEST(ExchangeGroups, OfEveryNodeSplitGiveTheBitsOfTheJudge) {
   }
 }
 
+// Ranks load at their own pace: whoever is ready waits, until the last is, or until one is gone.
+TEST(ExchangeGroups, WaitForTheRankThatLoadsLongestAndNameOneThatDiesWhileLoading) {
+  SimGroup group = group_of(3);
+  const net::Address leader = free_address();
+  Processes processes(3, [&](int32_t rank) {
+    return take_part(group, rank, {.leader = leader}, [&](Group& joined) -> Status {
+      WD_TRY(joined.await_ready(seconds{30}));
+      WD_TRY(joined.check_peers());
+      fabric::processes_ready(rank);
+      if (rank == 1) {  // loads until it is killed
+        pollfd nothing{.fd = -1, .events = 0, .revents = 0};
+        poll(&nothing, 1, 60'000);
+      }
+      // The others look between two tensors.
+      while (const Status all_there = joined.check_peers()) {
+        pollfd nothing{.fd = -1, .events = 0, .revents = 0};
+        poll(&nothing, 1, 1);
+      }
+      return joined.check_peers();
+    });
+  });
+  processes.wait_until_ready();
+  processes.kill(1, SIGKILL);
+  for (const int32_t rank : {0, 2})
+    EXPECT_THAT(processes.outcome(rank), testing::HasSubstr("rank 1 lost (connection closed"));
+}
+
 // UCX over transports that any machine has: its calls, its order and its wake-ups, not its speed.
 TEST(ExchangeGroups, OverUcxGiveTheBitsOfTheJudge) {
   for (const std::string transports : {"tcp", "posix,self", "sysv,self"}) {
