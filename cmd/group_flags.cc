@@ -66,6 +66,24 @@ void GroupFlags::declare(OptionSet& options) {
                .help = "This process is this one rank, with an API of its own; -1: it starts the "
                        "ranks of this host and balances over them.",
                .alias = "-dpn"});
+  options.add("--data-parallel-hybrid-lb", &hybrid_lb,
+              {.group = kGroup,
+               .help = "Each host's API balances over the ranks of that host: so it is, with or "
+                       "without this flag."});
+  options.refuse("--headless", "each host's API serves the ranks of that host");
+  options.refuse("--data-parallel-external-lb", "give --data-parallel-rank");
+  options.refuse("--data-parallel-multi-port-external-lb", "give --data-parallel-rank");
+  options.refuse("--data-parallel-supervisor-port", "give --data-parallel-rank");
+  options.refuse("--data-parallel-backend", "ranks are processes", {"mp"});
+  options.add("--enable-expert-parallel", &expert_parallel,
+              {.group = kGroup,
+               .help = "Spread the experts over the ranks; without it each rank holds them all.",
+               .alias = "-ep"});
+  declare_meeting(options);
+  declare_placement(options);
+}
+
+void GroupFlags::declare_meeting(OptionSet& options) {
   options.add("--data-parallel-address", &address,
               {.group = kGroup,
                .help = "Host of rank 0, where the ranks meet, or unix:PATH; if empty, "
@@ -92,19 +110,13 @@ void GroupFlags::declare(OptionSet& options) {
                .choices = {"tcp", "ucx"}});
   options.add("--data-parallel-start-timeout", &start_timeout,
               {.group = kGroup, .help = "How long ranks wait for each other to come and to load."});
-  options.add("--data-parallel-hybrid-lb", &hybrid_lb,
+  options.add("--node-id", &node_id,
               {.group = kGroup,
-               .help = "Each host's API balances over the ranks of that host: so it is, with or "
-                       "without this flag."});
-  options.refuse("--headless", "each host's API serves the ranks of that host");
-  options.refuse("--data-parallel-external-lb", "give --data-parallel-rank");
-  options.refuse("--data-parallel-multi-port-external-lb", "give --data-parallel-rank");
-  options.refuse("--data-parallel-supervisor-port", "give --data-parallel-rank");
-  options.refuse("--data-parallel-backend", "ranks are processes", {"mp"});
-  options.add("--enable-expert-parallel", &expert_parallel,
-              {.group = kGroup,
-               .help = "Spread the experts over the ranks; without it each rank holds them all.",
-               .alias = "-ep"});
+               .help = "Ranks with equal numbers count as one host; -1: those that are. For trying "
+                       "several hosts on one."});
+}
+
+void GroupFlags::declare_placement(OptionSet& options) {
   options.add("--expert-load-file", &expert_load_file,
               {.group = kGroup,
                .help = "What GET /expert_load said of a former run: experts are placed so that "
@@ -115,10 +127,6 @@ void GroupFlags::declare(OptionSet& options) {
                .help = "JSON: {\"num_redundant_experts\": N} gives the busiest experts N more "
                        "places.",
                .value_name = "JSON"});
-  options.add("--node-id", &node_id,
-              {.group = kGroup,
-               .help = "Ranks with equal numbers count as one host; -1: those that are. For trying "
-                       "several hosts on one."});
 }
 
 Result<GroupPlan> GroupFlags::resolve(const std::optional<LwsEnvironment>& lws) const {

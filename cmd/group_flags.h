@@ -67,6 +67,10 @@ struct GroupFlags {
   Result<GroupPlan> resolve(const std::optional<LwsEnvironment>& lws) const;
   // The key of --data-parallel-key-file, if there is one.
   Result<std::optional<fabric::PresharedKey>> key() const;
+
+ private:
+  void declare_meeting(OptionSet& options);
+  void declare_placement(OptionSet& options);
 };
 
 }  // namespace wideep::cmd

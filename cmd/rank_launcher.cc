@@ -170,8 +170,10 @@ class RankLauncher {
         });
         break;
       case GroupState::kBackingOff:
-        for (const RankPlace& place : places_of(status.name))
-          std::filesystem::remove(place.ready_file);
+        for (const RankPlace& place : places_of(status.name)) {
+          std::error_code none;  // it had not been ready
+          std::filesystem::remove(place.ready_file, none);
+        }
         break;
       default:
         break;

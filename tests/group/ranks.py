@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -190,6 +191,13 @@ def ask_all(pairs):
     """pairs: (url, request); all at the same time, answers in order."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=32) as pool:
         return list(pool.map(lambda pair: call(pair[0], "/v1/completions", pair[1]), pairs))
+
+
+def free_port():
+    """Of this host, free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def children_of(pid):

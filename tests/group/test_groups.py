@@ -2,6 +2,7 @@
 
 Arguments: the binary, then unittest's. With WIDEEP_LONG=1 the full matrices and times.
 """
+import os
 import random
 import subprocess
 import sys
@@ -123,6 +124,34 @@ class Idle(unittest.TestCase):
                 self.assertEqual(call(group.urls()[1], "/v1/completions", request).status, 200)
                 times.append(time.monotonic() - start)
             print(f"a request wakes the group and is answered in {sorted(times)[7] * 1000:.1f} ms (median)", file=sys.stderr)
+
+
+class LeaderWorkerSet(unittest.TestCase):
+    def test_pods_find_each_other_by_their_environment_and_end_together(self):
+        name, port = "dsv3-tiny-bf16", ranks.free_port()
+        request = ranks.requests_of(name)[0]
+        expected = answers_of_one_rank(WIDEEP, name, [request])[0]
+        pods = [Serve(WIDEEP, ranks.model_path(name), "--enable-expert-parallel", "--data-parallel-rpc-port", port,
+                      environment={"LWS_LEADER_ADDRESS": "localhost", "LWS_GROUP_SIZE": "3", "LWS_WORKER_INDEX": str(index)})
+                for index in range(3)]
+        try:
+            for pod in pods:
+                pod.await_ready()
+            for pod in pods:
+                self.assertEqual(tokens_and_logprobs(call(pod.url, "/v1/completions", request)), expected)
+            pods[1].process.kill()
+            for pod in (pods[0], pods[2]):
+                self.assertEqual(pod.end(), ranks.EXIT_GROUP_ENDED, pod.log())
+                self.assertIn("rank 1 lost", pod.log())
+        finally:
+            for pod in pods:
+                pod.abandon()
+
+    def test_half_an_environment_is_a_mistake(self):
+        result = subprocess.run([WIDEEP, "serve", "x"], env={**os.environ, "LWS_GROUP_SIZE": "2"}, capture_output=True, text=True,
+                                timeout=60)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("LWS_LEADER_ADDRESS", result.stderr)
 
 
 class Mistakes(unittest.TestCase):
