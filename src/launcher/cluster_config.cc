@@ -25,10 +25,6 @@ bool is_name(std::string_view text) {
   });
 }
 
-// Not served yet.
-constexpr bool kGroupsOfMany = true;
-constexpr bool kKvTransfer = false;
-
 class Reader {
  public:
   Reader(const Json& document, const YamlLines& lines) : document_(document), lines_(lines) {}
@@ -236,9 +232,9 @@ ClusterConfig default_cluster(const std::string& model,
   constexpr double kShareOfModel = 1.5;
   ClusterConfig config;
   config.model = model;
-  const int64_t ranks = machine.num_cores >= 2 && kGroupsOfMany ? 2 : 1;
-  const bool holds_two = kKvTransfer && 2 * kShareOfModel * static_cast<double>(model_bytes) <
-                                            static_cast<double>(machine.memory_bytes);
+  const int64_t ranks = machine.num_cores >= 2 ? 2 : 1;
+  const bool holds_two = 2 * kShareOfModel * static_cast<double>(model_bytes) <
+                         static_cast<double>(machine.memory_bytes);
   if (holds_two) {
     config.groups.push_back({.name = "prefill", .role = Role::kPrefill, .ranks = ranks});
   }

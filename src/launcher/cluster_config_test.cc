@@ -95,8 +95,9 @@ TEST(ClusterConfig, DefaultsAreWhatTheMachineAllows) {
       text += fmt::format("{}{} ", name(group.role), group.ranks);
     return text;
   };
-  EXPECT_EQ(shape(2, 64), "decode2 ");
-  EXPECT_EQ(shape(1, 64), "decode1 ");
+  EXPECT_EQ(shape(2, 64), "prefill2 decode2 ");
+  EXPECT_EQ(shape(1, 64), "prefill1 decode1 ");
+  EXPECT_EQ(shape(8, 25), "decode2 ");
 }
 
 }  // namespace

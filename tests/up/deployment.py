@@ -161,13 +161,20 @@ class Deployment:
         _, body = self.client.get("/metrics", endpoint["address"])
         return int(body.split('num_gpu_blocks="')[1].split('"')[0])
 
+    def kill(self, pid):
+        """SIGKILL for one process; returns when another does its work."""
+        what = self.children()[pid]
+        os.kill(pid, signal.SIGKILL)
+        wait_for(f"{what} to be started again",
+                 lambda: any(other != pid and name == what for other, name in self.children().items()))
+
     def wait_until_whole(self, names):
-        """Every endpoint is listed again, and answers."""
+        """Every endpoint is listed again, and the rank behind it answers."""
         def whole():
             try:
                 endpoints = self.endpoints()
                 return set(endpoints) == set(names) and all(
-                    self.client.get("/health", e["address"])[0] == 200 for e in endpoints.values())
+                    self.client.get("/metrics", e["address"])[0] == 200 for e in endpoints.values())
             except (OSError, http.client.HTTPException, AssertionError, ValueError):
                 return False
         wait_for(f"all of {sorted(names)}", whole)

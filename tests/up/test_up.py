@@ -117,14 +117,14 @@ class Configuration(unittest.TestCase):
 
 
 class WholeWay(unittest.TestCase):
-    """The default deployment with the demo model."""
+    """The default deployment with the demo model: prefill and decode apart, two ranks each."""
 
     @classmethod
     def setUpClass(cls):
         with OneRank(DEMO) as alone:
             _, _, cls.whole = alone.post("/v1/chat/completions", QUESTION)
             _, _, cls.events = alone.stream("/v1/chat/completions", QUESTION)
-        cls.up = Deployment(WIDEEP, "", "--model", DEMO)
+        cls.up = Deployment(WIDEEP, "", "--model", DEMO, "--disaggregate", "always")
         cls.addClassCleanup(cls.up.__exit__, None, None, None)
 
     def test_tokens_and_logprobs_are_those_of_one_rank(self):
@@ -133,6 +133,7 @@ class WholeWay(unittest.TestCase):
             self.assertEqual(status, 200, answer)
             self.assertEqual(said(answer), said(self.whole))
             self.assertRegex(headers["x-wideep-decode"], r"^default/decode-\d 127\.0\.0\.1:\d+$")
+            self.assertRegex(headers["x-wideep-prefill"], r"^default/prefill-\d 127\.0\.0\.1:\d+$")
             status, _, events = self.up.client.stream("/v1/chat/completions", QUESTION)
             self.assertEqual(status, 200, events)
             self.assertEqual(told_in_stream(events), told_in_stream(self.events))
@@ -140,7 +141,11 @@ class WholeWay(unittest.TestCase):
     def test_chat_shows_the_way(self):
         result = run("chat", "--url", self.up.url, "--quick", "Who are you?", "--route", "--stats")
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertRegex(result.stdout, r"decode +decode-\d at 127\.0\.0\.1:\d+ generated [1-9]\d* tokens")
+        for line in (r"prefill +prefill-\d at 127\.0\.0\.1:\d+ computed the prompt: [1-9]\d* tokens",
+                     r"KV +[1-9]\d* kB moved from prefill-\d to decode-\d",
+                     r"decode +decode-\d at 127\.0\.0\.1:\d+ generated [1-9]\d* tokens",
+                     r"experts +decode-0: [1-9]\d* rows in [1-9]\d* experts, decode-1: [1-9]\d* rows"):
+            self.assertRegex(result.stdout, line)
 
     def test_bench_runs_against_it(self):
         result = run("bench", "serve", "--base-url", self.up.url, "--num-prompts", 8, "--random-input-len", 30,
@@ -229,7 +234,7 @@ class End(unittest.TestCase):
             up.check_nothing_is_left(children, [])
 
 
-SHAPE = [("decode", 2)]
+SHAPE = [("prefill", 2), ("decode", 2)]
 
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
