@@ -147,8 +147,9 @@ void ApiServer::Core::add_health_routes(http::Server& server) {
   server.route("GET", "/metrics", [this](const http::Request&, http::Responder responder) {
     responder.send(render_metrics());
   });
-  server.route("GET", "/expert_load",
-               [this](http::Request, http::Responder responder) { responder.send(expert_load()); });
+  server.route("GET", "/expert_load", [this](const http::Request&, http::Responder responder) {
+    responder.send(expert_load());
+  });
 }
 
 void ApiServer::Core::add_json_route(std::string_view path, Work work) {

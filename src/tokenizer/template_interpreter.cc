@@ -150,7 +150,7 @@ Status Interpreter::execute_set_block(const Statement& statement) {
   }
   Value value = Value::text(std::move(text));
   for (auto filter = filters.rbegin(); filter != filters.rend(); ++filter) {
-    WD_ASSIGN_OR_RETURN(value, evaluate_filter(**filter, std::move(value)));
+    WD_ASSIGN_OR_RETURN(value, evaluate_filter(**filter, value));
   }
   return assign(*statement.target, std::move(value));
 }
