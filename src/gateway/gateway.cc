@@ -5,6 +5,7 @@
 #include "epp/headers.h"
 #include "epp/request_body.h"
 #include "http/forward.h"
+#include "http/sse.h"
 
 #include <algorithm>
 #include <array>
@@ -138,6 +139,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     std::string id;
     http::Headers headers;  // that the endpoint gets
     size_t next = 0;
+    bool is_event_stream = false;  // the answer
   };
 
   // One more than asked for: /metrics shows at least the gateway's own.
@@ -275,8 +277,13 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     load->active_requests.fetch_add(1, std::memory_order_relaxed);
     http::ForwardEvents events;
     events.on_head = [this, attempt, &endpoint](http::ResponseHead& head) {
+      attempt->is_event_stream = head.headers.get("content-type").starts_with("text/event-stream");
       head.headers.set(kRequestId, attempt->id);
       tell_route(*attempt, endpoint, head.headers);
+    };
+    events.last_words = [self = shared_from_this(), attempt](const http::CallFailure& failure,
+                                                             std::string_view tail) {
+      return self->last_words(*attempt, failure, tail);
     };
     events.on_failure = [self = shared_from_this(), attempt,
                          load](const http::CallFailure& failure) {
@@ -350,6 +357,21 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     response.headers.set("retry-after", std::to_string(options_.retry_after.count()));
     response.headers.set(kRequestId, attempt->id);
     attempt->responder.send(std::move(response));
+  }
+
+  // A stream of events that is cut between two of them ends with an error, as the endpoint itself
+  // would end it; within one nothing can be said, and the connection is cut.
+  std::string last_words(const Attempt& attempt,
+                         const http::CallFailure& failure,
+                         std::string_view tail) {
+    if (failure.error.code == ErrorCode::kCancelled) return {};  // the client has left
+    metrics_.upstream_errors.add(1);
+    log_warning("request {}: {}", attempt.id, failure.error.message);
+    if (!attempt.is_event_stream || tail != "\n\n") return {};
+    std::string events;
+    http::append_event(events, error_response(502, "endpoint_failed", "the endpoint failed").body);
+    http::append_event(events, "[DONE]");
+    return events;
   }
 
   http::Headers forwarded_headers(const http::Headers& from,

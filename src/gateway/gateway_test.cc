@@ -156,6 +156,24 @@ TEST(Gateway, DoesNotRepeatARequestThatWasSent) {
   EXPECT_EQ(calls, 1);
 }
 
+TEST(Gateway, EndsAStreamThatIsCutWithAnError) {
+  Door door;
+  http::Server cutter(door.thread.loop(), {});
+  cutter.route("POST", "/v1/completions", [&](const http::Request&, http::Responder responder) {
+    responder.begin_events();
+    responder.write("data: {}\n\n");
+    responder.abort();
+  });
+  const net::Address address = *cutter.listen({"127.0.0.1", 0, {}});
+  door.picker.set_endpoints({{.name = "default/a", .address = address}});
+  const auto response = door.post(kBody);
+  ASSERT_TRUE(response) << response.error().error.message;
+  EXPECT_THAT(response->body, testing::StartsWith("data: {}\n\ndata: {\"error\":"));
+  EXPECT_THAT(response->body, HasSubstr("endpoint_failed"));
+  EXPECT_THAT(response->body, testing::EndsWith("data: [DONE]\n\n"));
+  EXPECT_EQ(door.picker.snapshot()->endpoints[0].load->active_requests, 0);
+}
+
 TEST(Gateway, SaysWhyItRefuses) {
   Door door;
   const auto none = door.post(kBody);

@@ -19,6 +19,8 @@ constexpr std::array<std::string_view, 10> kConnectionHeaders = {"connection",
                                                                  "upgrade",
                                                                  "content-length"};
 
+constexpr size_t kTailBytes = 2;
+
 bool is_named(std::string_view list, std::string_view name) {
   while (!list.empty()) {
     const size_t comma = std::min(list.find(','), list.size());
@@ -68,6 +70,8 @@ class Forward : public std::enable_shared_from_this<Forward> {
   // bounded by one piece.
   void send(std::string bytes) {
     if (bytes.empty()) return;
+    tail_ += bytes.size() < kTailBytes ? bytes : bytes.substr(bytes.size() - kTailBytes);
+    if (tail_.size() > kTailBytes) tail_.erase(0, tail_.size() - kTailBytes);
     if (!pending_.empty()) {
       pending_ += bytes;
       return;
@@ -119,9 +123,21 @@ class Forward : public std::enable_shared_from_this<Forward> {
       ended_ = true;
       if (pending_.empty()) responder_.finish();
     } else {
-      responder_.abort();
+      cut(result.error());
     }
     if (events_.on_done) events_.on_done(result);
+  }
+
+  void cut(const CallFailure& failure) {
+    std::string words;
+    if (events_.last_words) words = events_.last_words(failure, tail_);
+    if (words.empty()) {
+      responder_.abort();
+      return;
+    }
+    send(std::move(words));
+    ended_ = true;
+    if (pending_.empty()) responder_.finish();
   }
 
   void fail_before_answer(const CallResult& result) {
@@ -136,6 +152,7 @@ class Forward : public std::enable_shared_from_this<Forward> {
   ForwardEvents events_;
   CallHandle call_;
   std::string pending_;
+  std::string tail_;  // of what the client was sent, at most kTailBytes
   bool began_ = false;
   bool ended_ = false;
 };

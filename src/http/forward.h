@@ -2,7 +2,8 @@
 // slower side. What gateways and sidecars are made of.
 //
 // The client's leaving cancels the upstream call; the upstream's failure after the answer began
-// cuts the client's connection, so that a cut stream never looks complete. Headers that belong to
+// cuts the client's connection, so that a cut stream never looks complete, unless the caller has
+// last words that say what has happened. Headers that belong to
 // one connection are dropped. Thread: any; callbacks run on the client's loop. A forward keeps
 // itself alive until its end.
 #pragma once
@@ -25,6 +26,9 @@ struct ForwardEvents {
   // Nothing has gone to the client yet and the call failed: true means that the caller answers
   // (another endpoint, an error of its own), false that forward() answers with 502 or 504.
   std::function<bool(const CallFailure& failure)> on_failure;
+  // The answer has begun and the call failed: what it returns is sent and ends the answer in order;
+  // "": the connection is cut. `tail`: the last two bytes of the body so far.
+  std::function<std::string(const CallFailure& failure, std::string_view tail)> last_words;
   // Exactly once, last; with the time and bytes for logs. Not after on_failure returned true.
   std::function<void(const CallResult& result)> on_done;
 };

@@ -138,6 +138,26 @@ TEST(Forward, CutsTheClientWhenTheUpstreamIsCut) {
   EXPECT_EQ(response.error().stage, CallFailure::Stage::kAnswering);
 }
 
+TEST(Forward, LetsTheCallerSayWhyTheUpstreamWasCut) {
+  Proxied chain;
+  chain.events = [] {
+    return ForwardEvents{.last_words = [](const CallFailure& failure, std::string_view tail) {
+      return fmt::format("{}{}", failure.stage == CallFailure::Stage::kAnswering ? "cut " : "",
+                         tail == "\n\n" ? "between events" : "within one");
+    }};
+  };
+  chain.upstream.route("GET", "/x", [](Request, Responder responder) {
+    responder.begin_events();
+    responder.write("data: 1\n");
+    responder.write("\n");
+    responder.abort();
+  });
+  const auto response = get(chain.start());
+  ASSERT_TRUE(response);
+  EXPECT_EQ(response->body, "data: 1\n\ncut between events");
+  EXPECT_FALSE(chain.ended.get_future().get());
+}
+
 TEST(EndToEndHeaders, DropsThoseOfTheConnection) {
   const Headers kept = end_to_end_headers({{"Host", "a"},
                                            {"Connection", "close, X-Hop"},
