@@ -55,12 +55,14 @@ class TreeBuilder {
   bool Double(double) { return false; }
 
   bool String(const char* text, rapidjson::SizeType length, bool) {
+    if (has_surrogate({text, length})) return fail(kLoneSurrogate);
     return add(Json(std::string(text, length)));
   }
 
   bool StartObject() { return open(Json(Json::Object{})); }
 
   bool Key(const char* text, rapidjson::SizeType length, bool) {
+    if (has_surrogate({text, length})) return fail(kLoneSurrogate);
     stack_.back().key.assign(text, length);
     return true;
   }
@@ -99,6 +101,19 @@ class TreeBuilder {
     Json value;
     std::string key;  // the member being read, for objects
   };
+
+  static constexpr const char* kLoneSurrogate =
+      "half of a surrogate pair (\\uDC00 to \\uDFFF alone)";
+
+  // The library refuses the first half of a pair without the second, but encodes a second half
+  // alone, in three bytes that are no UTF-8. The input is known to be UTF-8, so they come from there.
+  static bool has_surrogate(std::string_view text) {
+    for (size_t at = text.find('\xED'); at != std::string_view::npos;
+         at = text.find('\xED', at + 1)) {
+      if (static_cast<unsigned char>(text[at + 1]) >= 0xA0) return true;
+    }
+    return false;
+  }
 
   // Of a number that is out of a double's range: whether it is too near to zero.
   static bool is_tiny(std::string_view number) {

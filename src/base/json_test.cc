@@ -35,6 +35,15 @@ TEST(Json, RefusesDuplicatesTrailingTextHugeNumbersAndBadUtf8) {
   EXPECT_FALSE(parse_json(""));
 }
 
+TEST(Json, RefusesHalvesOfSurrogatePairs) {
+  EXPECT_FALSE(parse_json(R"(["\ud83d"])"));
+  EXPECT_FALSE(parse_json(R"(["\udeee text"])"));
+  EXPECT_FALSE(parse_json(R"({"\udc00":1})"));
+  EXPECT_EQ(*parse_json(R"("\ud83d\ude00")")->as_string(), "\xF0\x9F\x98\x80");
+  EXPECT_EQ(*parse_json(R"("\uD7FF")")->as_string(),
+            "\xED\x9F\xBF");  // the last before them
+}
+
 TEST(Json, KeepsIntegersExactAndOthersShort) {
   EXPECT_EQ(parse_json("9223372036854775807")->as_int(), INT64_MAX);
   EXPECT_FALSE(parse_json("9223372036854775808")->as_int());
