@@ -61,6 +61,9 @@ class Process {
   // Set once the process has ended; never blocks.
   std::optional<ExitStatus> exit_status();
 
+  // Whether exit_status() has told the end already; asks nobody.
+  bool has_ended() const { return status_.has_value(); }
+
   int pid() const { return pid_; }
 
  private:

@@ -245,7 +245,8 @@ void Supervisor::wait(Duration timeout) {
   std::vector<pollfd> descriptors = {{wake_, POLLIN, 0}};
   for (const auto& group : groups_) {
     for (const auto& process : group->processes) {
-      if (!process->exit_status()) descriptors.push_back({process->exit_descriptor(), POLLIN, 0});
+      // An end that look_after() has not seen yet must end this wait: it is not asked for here.
+      if (!process->has_ended()) descriptors.push_back({process->exit_descriptor(), POLLIN, 0});
       if (process->output_descriptor() >= 0)
         descriptors.push_back({process->output_descriptor(), POLLIN, 0});
     }

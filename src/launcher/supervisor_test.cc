@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -33,6 +34,7 @@ class Watched {
                         },
                     .on_change =
                         [this](const GroupStatus& status) {
+                          if (on_state) on_state(status);
                           note(status.name + " is " + std::string(name(status.state)));
                         }}) {}
 
@@ -63,6 +65,7 @@ class Watched {
   }
 
   std::function<void(const std::string&)> on_line;
+  std::function<void(const GroupStatus&)> on_state;
   Supervisor supervisor;
   Status result;
 
@@ -107,6 +110,21 @@ TEST(Supervisor, RestartsTheWholeGroupWhenOneMemberDies) {
   EXPECT_EQ(after.num_restarts, 1);
   EXPECT_NE(after.pids.at(0), before.pids.at(0));
   EXPECT_NE(kill(before.pids.at(0), 0), 0);  // the old leader is gone
+}
+
+TEST(Supervisor, NoticesAnEndThatComesBetweenItsLookAndItsWait) {
+  Watched watched;
+  watched.on_state = [](const GroupStatus& status) {
+    if (status.state != GroupState::kReady || status.incarnation != 1) return;
+    kill(status.pids.at(0), SIGKILL);
+    siginfo_t ended{};
+    waitid(P_PID, static_cast<id_t>(status.pids.at(0)), &ended, WEXITED | WNOWAIT);
+  };
+  watched.supervisor.add({"g", {shell("g-0", "exec sleep 100")}, quick()});
+  watched.start();
+  ASSERT_TRUE(watched.hears("g is starting"));
+  watched.supervisor.report_ready("g", 1, 0);
+  EXPECT_TRUE(watched.hears("g is starting", 2));
 }
 
 TEST(Supervisor, IsReadyWhenEveryMemberIsAndForgetsLateReports) {

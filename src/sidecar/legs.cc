@@ -34,6 +34,13 @@ Json decode_body(const Json& request, const Json* kv_transfer_params) {
   return body;
 }
 
+bool has_several_prompts(const Json& request) {
+  const Json* prompt = request.find("prompt");
+  const Json::Array* items = prompt != nullptr ? prompt->as_array() : nullptr;
+  // A list of numbers is one prompt, as token ids.
+  return items != nullptr && items->size() > 1 && !items->front().is_number();
+}
+
 void strip_internal_fields(Json& request) {
   request.erase(kParams);
 }

@@ -18,6 +18,10 @@ Json prefill_body(const Json& request);
 // without any if the prefill gave none (decode computes the prompt itself).
 Json decode_body(const Json& request, const Json* kv_transfer_params);
 
+// A legacy completion with a list of prompts. KV is handed over for one prompt, so that such a
+// request has no first leg.
+bool has_several_prompts(const Json& request);
+
 // The client's request without what only our side may say.
 void strip_internal_fields(Json& request);
 

@@ -123,7 +123,7 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
                                                      0,
                                                      {},
                                                      {}});
-    if (hosts.empty()) {
+    if (hosts.empty() || has_several_prompts(journey->body)) {
       decode(journey, nullptr, std::nullopt);
       return;
     }

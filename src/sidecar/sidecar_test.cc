@@ -111,6 +111,18 @@ TEST(Sidecar, NamesThePrefillHostThatWasUsedOnlyWhenAskedTo) {
   }
 }
 
+TEST(Sidecar, DecodesARequestWithSeveralPromptsHere) {
+  Pair pair;
+  const std::string prefiller = pair.prefill.address.to_string();
+  EXPECT_EQ(pair.post(R"({"model":"m","prompt":["a","b"]})", prefiller).status, 200);
+  EXPECT_EQ(pair.post(R"({"model":"m","prompt":[[1,2],[3]]})", prefiller).status, 200);
+  EXPECT_EQ(pair.prefill.num_seen(), 0U);
+  EXPECT_EQ(pair.decode.num_seen(), 2U);
+  for (const char* one : {R"({"prompt":[1,2]})", R"({"prompt":["a"]})", R"({"prompt":"a"})"})
+    EXPECT_EQ(pair.post(one, prefiller).status, 200);
+  EXPECT_EQ(pair.prefill.num_seen(), 3U);
+}
+
 TEST(Sidecar, SendsOneTokenToPrefillAndItsParametersVerbatimToDecode) {
   Pair pair;
   ASSERT_EQ(pair.post(kRequest, pair.prefill.address.to_string()).status, 200);
