@@ -1,7 +1,9 @@
 // Integer products: rows kInt8 x weights kInt8, kInt4. Included by the AVX2 and AVX-512 levels,
 // which define before it:
 //
-//   struct IntVec { using I = vector of i32; kLanes; kRowsMax; zero, load, store, broadcast,
+//   struct IntVec { using I = vector of i32; kLanes; zero, load, store, broadcast,
+//                   kRowsMax, kInt4RowsMax: rows of one group; kOnePassRows, kInt4WholeRows: rows
+//                   that keep sums of all columns in registers;
 //                   dot(sums, weights u8, Quad) adds the products of four u8 with four i8 of a row
 //                   quad(row bytes) -> Quad; to_f32(I), nibbles, …}
 //

@@ -93,7 +93,7 @@ template <int kMost, typename F>
 struct Block {
   const std::byte* packed;  // as they come from memory
   int64_t bytes;
-  bool was_read;  // expanded to another place before: the next block is due
+  bool was_read = false;  // expanded to another place before: the next block is due
 };
 
 // Calls f(Prefetch) with what turn `turn` of kTurns over the columns of a block has to ask for,
