@@ -251,13 +251,15 @@ class Up final : public Verb {
       fmt::print("{}", launcher::to_yaml(config));
       return {};
     }
+    WD_TRY(check_picker(config));
+    status_ = kExitFailed;
     WD_ASSIGN_OR_RETURN(const launcher::RunFolder folder,
                         launcher::RunFolder::create(run_parent()));
     launcher::HeldPorts ports;
     WD_ASSIGN_OR_RETURN(const launcher::DeploymentPlace place, make_place(folder));
     WD_ASSIGN_OR_RETURN(const Deployment deployment,
                         launcher::plan_deployment(config, place, ports));
-    WD_TRY(check_picker(config));
+    status_ = kExitUsage;
     WD_TRY(check_commands(deployment));
     status_ = kExitFailed;
     net::raise_descriptor_limit();

@@ -10,6 +10,8 @@ namespace wideep::launcher {
 namespace {
 
 constexpr const char* kLoopback = "127.0.0.1";
+// Variables that stand for flags are meant for us, not for our children.
+constexpr const char* kFlagVariables = "WIDEEP_";
 
 void append(std::vector<std::string>& arguments, std::vector<std::string> more) {
   arguments.insert(arguments.end(), std::make_move_iterator(more.begin()),
@@ -50,7 +52,8 @@ class Planner {
                           .command = rank_command(group, rank, address, meeting),
                           .environment = {{"LWS_LEADER_ADDRESS", meeting.host},
                                           {"LWS_GROUP_SIZE", std::to_string(group.ranks)},
-                                          {"LWS_WORKER_INDEX", std::to_string(rank)}}};
+                                          {"LWS_WORKER_INDEX", std::to_string(rank)}},
+                          .dropped_prefix = kFlagVariables};
       spec.members.push_back(std::move(process));
       deployment_.ranks.push_back(
           {.name = name, .role = group.role, .member = deployment_.members.size(), .sidecar = {}});
@@ -113,10 +116,12 @@ class Planner {
 
   // A single process that is started again on its own.
   void add_single(Member member, std::vector<std::string> command) {
-    deployment_.groups.push_back(
-        {.name = member.group,
-         .members = {{.name = member.name, .command = std::move(command), .environment = {}}},
-         .restart = restart_});
+    deployment_.groups.push_back({.name = member.group,
+                                  .members = {{.name = member.name,
+                                               .command = std::move(command),
+                                               .environment = {},
+                                               .dropped_prefix = kFlagVariables}},
+                                  .restart = restart_});
     deployment_.members.push_back(std::move(member));
   }
 

@@ -60,6 +60,7 @@ TEST(Deployment, GivesRanksTheContractOfLeaderWorkerSet) {
   EXPECT_EQ(second.environment.at("LWS_WORKER_INDEX"), "1");
   EXPECT_EQ(second.environment.at("LWS_GROUP_SIZE"), "2");
   EXPECT_EQ(second.environment.at("LWS_LEADER_ADDRESS"), "127.0.0.1");
+  EXPECT_EQ(second.dropped_prefix, "WIDEEP_");  // WIDEEP_READY_FILE is not its ready file
   EXPECT_EQ(planned.flag("d-0", "--data-parallel-rpc-port"),
             planned.flag("d-1", "--data-parallel-rpc-port"));
   EXPECT_NE(planned.flag("d-0", "--data-parallel-rpc-port"),

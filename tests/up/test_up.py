@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -103,6 +104,14 @@ class Configuration(unittest.TestCase):
     def test_the_outside_needs_keys(self):
         text = "model: m\ngroups: [{name: d}]\ngateway: {host: 0.0.0.0}\n"
         self.assertIn("0.0.0.0 can be reached from outside", self.refused(text))
+
+    def test_a_port_that_is_taken_is_said_at_once(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken, tempfile.TemporaryDirectory() as folder:
+            port = taken.getsockname()[1]
+            result = run("up", "--model", DEMO, "--port", port, "--run-dir", folder)
+            self.assertEqual(result.returncode, 1, result.stderr)
+            self.assertIn(f"127.0.0.1:{port}: Address already in use", result.stderr)
+            self.assertEqual(os.listdir(folder), [])
 
     def test_a_mistake_in_the_pickers_configuration_is_found_too(self):
         text = "model: m\ngroups: [{name: d}]\npicker:\n  config: |\n    kind: Picker\n"
