@@ -106,7 +106,8 @@ class TreeBuilder {
       "half of a surrogate pair (\\uDC00 to \\uDFFF alone)";
 
   // The library refuses the first half of a pair without the second, but encodes a second half
-  // alone, in three bytes that are no UTF-8. The input is known to be UTF-8, so they come from there.
+  // alone, in three bytes that are no UTF-8. The input is known to be UTF-8, so they come from
+  // there.
   static bool has_surrogate(std::string_view text) {
     for (size_t at = text.find('\xED'); at != std::string_view::npos;
          at = text.find('\xED', at + 1)) {
