@@ -123,33 +123,38 @@ class RankLauncher {
     supervisor.on_change = [this](const GroupStatus& status) { on_change(status); };
     supervisor_ = std::make_unique<launcher::Supervisor>(std::move(supervisor));
     const GroupPlan& plan = options_.plan;
-    launcher::GroupSpec group;
+    std::vector<RankPlace> places;
+    std::vector<launcher::ProcessSpec> members;
     for (int32_t i = 0; i < plan.num_local; ++i) {
-      const RankPlace place = place_of(plan.first_local + i);
-      launcher::ProcessSpec member{.name = fmt::format("rank {}", place.rank),
-                                   .command = {program},
-                                   .environment = {},
-                                   .dropped_prefix = "WIDEEP_"};
-      const std::vector<std::string> arguments = options_.arguments(place);
-      member.command.insert(member.command.end(), arguments.begin(), arguments.end());
-      group.members.push_back(std::move(member));
-      if (!plan.is_group()) add(fmt::format("rank-{}", place.rank), std::move(group), {place});
+      places.push_back(place_of(plan.first_local + i));
+      members.push_back(member_at(places.back(), program));
     }
     if (plan.is_group()) {
-      std::vector<RankPlace> places;
-      for (int32_t i = 0; i < plan.num_local; ++i)
-        places.push_back(place_of(plan.first_local + i));
-      add("ranks", std::move(group), std::move(places));
+      add("ranks", std::move(members), std::move(places));
+    } else {
+      for (size_t i = 0; i < places.size(); ++i)
+        add(fmt::format("rank-{}", places[i].rank), {members[i]}, {places[i]});
     }
     return {};
   }
 
-  void add(const std::string& name, launcher::GroupSpec&& group, std::vector<RankPlace> places) {
-    group.name = name;
-    group.farewell = kFarewell;
+  launcher::ProcessSpec member_at(const RankPlace& place, const std::string& program) const {
+    launcher::ProcessSpec member{.name = fmt::format("rank {}", place.rank),
+                                 .command = {program},
+                                 .environment = {},
+                                 .dropped_prefix = "WIDEEP_"};
+    const std::vector<std::string> arguments = options_.arguments(place);
+    member.command.insert(member.command.end(), arguments.begin(), arguments.end());
+    return member;
+  }
+
+  void add(const std::string& name,
+           std::vector<launcher::ProcessSpec> members,
+           std::vector<RankPlace> places) {
+    launcher::GroupSpec group{.name = name, .members = std::move(members), .farewell = kFarewell};
     group.restart.hopeless_codes = {kExitUsage, kExitBadModel};
     groups_.push_back({name, std::move(places)});
-    supervisor_->add(std::exchange(group, {}));
+    supervisor_->add(std::move(group));
   }
 
   RankPlace place_of(int32_t rank) const {

@@ -131,7 +131,7 @@ struct RankMetrics::Series {
   std::vector<Peer> peers;             // this rank too: its own experts get rows as well
 };
 
-RankMetrics::RankMetrics(EngineHost& host, MetricLabels labels)
+RankMetrics::RankMetrics(EngineHost& host, const MetricLabels& labels)
     : host_(host), series_(std::make_unique<Series>(host, registry_, labels)) {}
 
 RankMetrics::~RankMetrics() = default;

@@ -17,7 +17,7 @@ namespace wideep::cmd {
 class RankMetrics {
  public:
   // `labels`: of every series, model_name and engine.
-  RankMetrics(EngineHost& host, MetricLabels labels);
+  RankMetrics(EngineHost& host, const MetricLabels& labels);
   ~RankMetrics();
 
   // Appends the present figures in Prometheus' text format.

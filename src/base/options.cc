@@ -262,7 +262,9 @@ void OptionSet::add_positional(std::string name,
   positionals_.push_back({std::move(name), std::move(help), required, target});
 }
 
-void OptionSet::add_rest(std::string name, std::vector<std::string>* target, std::string help) {
+void OptionSet::add_rest(std::string name,
+                         std::vector<std::string>* target,
+                         const std::string& help) {
   rest_name_ = std::move(name);
   rest_ = target;
   summary_ += " " + help;

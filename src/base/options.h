@@ -48,7 +48,7 @@ class OptionSet {
   // An argument without a flag, in order of declaration.
   void add_positional(std::string name, std::string* target, std::string help, bool required);
   // The rest of the line, for commands that take many.
-  void add_rest(std::string name, std::vector<std::string>* target, std::string help);
+  void add_rest(std::string name, std::vector<std::string>* target, const std::string& help);
   // A flag of vLLM that users will try and that wideep does not have: refused with this reason.
   // With `harmless_values` it is accepted when it has one of those (a switch: none).
   void refuse(std::string flag, std::string reason, std::vector<std::string> harmless_values = {});

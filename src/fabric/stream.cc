@@ -23,7 +23,7 @@ constexpr std::chrono::milliseconds kRetry{20};
 constexpr std::chrono::milliseconds kPollMax = std::chrono::hours{24};  // poll() counts an int
 
 std::unexpected<Error> failed(std::string_view what) {
-  return error(ErrorCode::kUnavailable, "{}: {}", what, std::strerror(errno));
+  return error(ErrorCode::kUnavailable, "{}: {}", what, strerrordesc_np(errno));
 }
 
 bool would_block() {

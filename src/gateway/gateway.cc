@@ -162,7 +162,8 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     }
   }
 
-  void answer_gathered(std::shared_ptr<const GatheredRoute> route, http::Responder responder) {
+  void answer_gathered(const std::shared_ptr<const GatheredRoute>& route,
+                       http::Responder responder) {
     const bool asks_endpoints = route->path != "/metrics" || options_.endpoint_metrics;
     auto snapshot = asks_endpoints ? picker_.snapshot() : std::make_shared<const epp::Snapshot>();
     gather(client_, std::move(snapshot), {.target = route->path},
@@ -258,7 +259,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
                                              std::move(headers)});
   }
 
-  void try_next(std::shared_ptr<Attempt> attempt) {
+  void try_next(const std::shared_ptr<Attempt>& attempt) {
     const epp::Endpoint& endpoint = *attempt->decision.destinations[attempt->next++].endpoint;
     http::Call call;
     call.address = endpoint.address;
