@@ -1,6 +1,6 @@
 #include "cmd/group_flags.h"
 
-#include "base/file.h"
+#include "cmd/kv_options.h"
 #include "fabric/fabric.h"
 
 #include <algorithm>
@@ -9,7 +9,6 @@
 namespace wideep::cmd {
 namespace {
 
-constexpr int64_t kKeyFileBytesMax = 64 << 10;
 constexpr const char* kGroup = "Parallel";
 
 Result<int32_t> small_number(const std::string& name, const std::string& text) {
@@ -182,10 +181,8 @@ Result<GroupPlan> GroupFlags::resolve(const std::optional<LwsEnvironment>& lws) 
 
 Result<std::optional<fabric::PresharedKey>> GroupFlags::key() const {
   if (key_file.empty()) return std::nullopt;
-  WD_ASSIGN_OR_RETURN(const std::string secret, read_file(key_file, kKeyFileBytesMax));
-  auto key = fabric::PresharedKey::from_secret(secret);
-  if (!key) return with_context(key.error(), key_file);
-  return std::optional(*std::move(key));
+  WD_ASSIGN_OR_RETURN(fabric::PresharedKey key, read_key_file(key_file));
+  return std::optional(std::move(key));
 }
 
 }  // namespace wideep::cmd

@@ -83,6 +83,11 @@ class Serve final : public Verb {
       return fail({ErrorCode::kInvalidArgument,
                    "--metrics-port is for one rank; the door of several has /metrics"},
                   kExitUsage);
+    // A ticket is of one rank; what comes through the door goes to any, without its ticket.
+    if (!kv_.config.empty())
+      return fail({ErrorCode::kInvalidArgument,
+                   "--kv-transfer-config needs a process for each rank: see --data-parallel-rank"},
+                  kExitUsage);
     RankLauncherOptions launch{.plan = plan,
                                .listen = listen_,
                                .what = rank_.engine.model_path,
