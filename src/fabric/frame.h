@@ -62,6 +62,10 @@ class FrameReader {
 
   // Never empty.
   std::span<std::byte> room();
+
+  // All that came has been consumed.
+  bool is_between_frames() const { return place_.empty() && begin_ == end_; }
+
   // `bytes` more are in room(). An error is for good: the stream cannot be trusted any more.
   Status advance(size_t bytes);
 

@@ -103,6 +103,7 @@ class GroupFabric final : public Fabric {
   // The control thread: group_control.cc.
   Status start(NodeLinks links);
   Status add_links(NodeLinks links);
+  void take_in(Incoming& incoming);
   Status watch_peer(RankId peer);
   Status watch_link(OutgoingLink& link, RankId door);
   void hear(RankId peer);

@@ -22,6 +22,8 @@ class GroupFabric::Incoming final : public FrameSink {
 
   // Takes in what has come. An error: it has ended, or sent what it must not.
   Status read();
+  // It has ended: read() no more.
+  bool has_ended = false;
 
   Result<std::span<std::byte>> place(RankId to, int64_t offset, int64_t bytes) override;
   Status on_signal(RankId to, ChannelId channel, const Signal& signal) override;
@@ -30,11 +32,13 @@ class GroupFabric::Incoming final : public FrameSink {
 
  private:
   Result<const Arena*> arena_of(RankId to) const;
+  void set_wake_bytes(int bytes);
 
   GroupFabric& fabric_;
   const RankId source_;
   std::unique_ptr<Stream> stream_;
   FrameReader reader_;
+  int wake_bytes_ = 1;
 };
 
 }  // namespace wideep::fabric

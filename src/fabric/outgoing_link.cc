@@ -6,6 +6,7 @@ namespace wideep::fabric {
 namespace {
 
 constexpr size_t kGatherBytes = 64 << 10;  // puts are sent when so many have gathered
+constexpr int kBeatsToWake = 4;
 constexpr size_t kDirectBytes = 16 << 10;  // a longer payload is not copied into the queue first
 
 uint16_t wire_rank(RankId rank) {
@@ -75,6 +76,9 @@ void OutgoingLink::control(const ControlMessage& message) {
       {.kind = FrameKind::kControl,
        .where = static_cast<uint64_t>(message.kind) << 32 | static_cast<uint32_t>(message.about)},
       {});
+  // So short a message would not wake the receiver (group_control.cc): beats fill it up.
+  for (int i = 0; i < kBeatsToWake; ++i)
+    append({.kind = FrameKind::kBeat}, {});
   push();
   update_backlog();
 }

@@ -20,6 +20,10 @@ class Stream {
   // Bytes read or written; 0: it would block. kUnavailable: the connection has ended.
   virtual Result<size_t> read(std::span<std::byte> bytes) = 0;
   virtual Result<size_t> write(std::span<const std::byte> bytes) = 0;
+
+  // It has taken bytes from the socket that read() cannot give out yet: the rest of a record is
+  // still to come.
+  virtual bool holds_part() const { return false; }
 };
 
 // Over a connected socket, as it is.

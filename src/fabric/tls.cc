@@ -175,6 +175,8 @@ class TlsStream final : public Stream {
     return nothing("read");
   }
 
+  bool holds_part() const override { return SSL_has_pending(connection_.get()) == 1; }
+
   Result<size_t> write(std::span<const std::byte> bytes) override {
     ERR_clear_error();
     size_t count = 0;

@@ -51,33 +51,41 @@ Duration cpu_time(const rusage& usage) {
   return one(usage.ru_utime) + one(usage.ru_stime);
 }
 
-TEST(IdleGroup, WakesUpAtMostFiveTimesASecondAndCostsNoProcessorToSpeakOf) {
+// One rank of a group that sleeps, and what that costs.
+Status sleep_and_count(FabricAllToAll& exchange, int64_t hidden, int32_t rank) {
   constexpr seconds kAsleep{4};
-  const SimGroup group = idle_group({0, 0, 1, 1});
-  const net::Address leader = free_address();
-  Processes processes(4, [&](int32_t rank) {
-    return take_part(group, rank, {.leader = leader}, [&](Group& joined) -> Status {
-      FabricAllToAll& exchange = joined.exchange();
-      WD_TRY(step_until_asleep(exchange, group.scenario.hidden));
-      rusage before{};
-      getrusage(RUSAGE_SELF, &before);
-      WD_TRY(exchange.sleep_until(real_clock().now() + kAsleep));
-      rusage after{};
-      getrusage(RUSAGE_SELF, &after);
-      const int64_t wakes = after.ru_nvcsw - before.ru_nvcsw;
-      const Duration cpu = cpu_time(after) - cpu_time(before);
-      log_info("rank {}: {} wake-ups and {} us of processor time in {} s", rank, wakes,
-               cpu.count() / 1000, kAsleep.count());
-      // Beats of two nodes: each rank's own timer, and what others' beats bring over links.
-      if (wakes > kAsleep.count() * 5)
-        return error(ErrorCode::kExhausted, "{} wake-ups in {} s", wakes, kAsleep.count());
-      if (cpu > Duration{kAsleep} / 1000)  // 0.1 %
-        return error(ErrorCode::kExhausted, "{} us of processor time", cpu.count() / 1000);
-      return {};
+  WD_TRY(step_until_asleep(exchange, hidden));
+  rusage before{};
+  getrusage(RUSAGE_SELF, &before);
+  WD_TRY(exchange.sleep_until(real_clock().now() + kAsleep));
+  rusage after{};
+  getrusage(RUSAGE_SELF, &after);
+  const int64_t wakes = after.ru_nvcsw - before.ru_nvcsw;
+  const Duration cpu = cpu_time(after) - cpu_time(before);
+  log_info("rank {}: {} wake-ups and {} us of processor time in {} s", rank, wakes,
+           cpu.count() / 1000, kAsleep.count());
+  if (wakes > kAsleep.count() * 5)
+    return error(ErrorCode::kExhausted, "{} wake-ups in {} s", wakes, kAsleep.count());
+  if (cpu > Duration{kAsleep} / 1000)  // 0.1 %
+    return error(ErrorCode::kExhausted, "{} us of processor time", cpu.count() / 1000);
+  return {};
+}
+
+// However many ranks of other nodes a rank is the door of: with one rank per node, of all.
+TEST(IdleGroup, WakesUpAtMostFiveTimesASecondAndCostsNoProcessorToSpeakOf) {
+  for (const std::vector<int>& nodes :
+       std::vector<std::vector<int>>{{0, 0, 1, 1}, {0, 1, 2, 3, 4, 5, 6}}) {
+    const SimGroup group = idle_group(nodes);
+    const net::Address leader = free_address();
+    Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
+      const Part part{.leader = leader, .in_cipher = nodes.size() == 4};
+      return take_part(group, rank, part, [&](Group& joined) {
+        return sleep_and_count(joined.exchange(), group.scenario.hidden, rank);
+      });
     });
-  });
-  for (const std::string& outcome : processes.outcomes())
-    EXPECT_EQ(outcome, "ok");
+    for (const std::string& outcome : processes.outcomes())
+      EXPECT_EQ(outcome, "ok");
+  }
 }
 
 TEST(IdleGroup, WakesForTheNextRequest) {
