@@ -20,6 +20,7 @@
 namespace wideep::cmd {
 namespace {
 
+constexpr size_t kCopyWindow = 256 << 20;
 constexpr int kWarmUp = 2;          // exchanges before the clock starts
 constexpr int64_t kJudgedMax = 64;  // tokens of a rank that the judge looks at
 constexpr int64_t kTurn = 64;       // values
@@ -92,8 +93,6 @@ class TrialRank {
  private:
   Result<EpAnswer> prepare(const EpTrial& trial) {
     contestant_.reset();
-    from_ = AlignedBuffer();
-    to_ = AlignedBuffer();
     trial_ = trial;
     pin(trial, rank_);
     inputs_.emplace(trial, rank_);
@@ -124,21 +123,22 @@ class TrialRank {
     return since(start, count);
   }
 
+  // Row by row, each time elsewhere in the window: rows that another core has written, or will
+  // read, are not in this core's cache either.
   Result<EpAnswer> copy(int32_t count) {
-    const auto bytes = static_cast<size_t>(trial_.num_tokens * trial_.top_k *
-                                           math::row_bytes(trial_.formats.combine, trial_.hidden));
-    if (from_.size() != bytes) {
-      from_ = AlignedBuffer(bytes);
-      to_ = AlignedBuffer(bytes);
+    if (from_.size() == 0) {
+      from_ = AlignedBuffer(kCopyWindow / 2);
+      to_ = AlignedBuffer(kCopyWindow / 2);
       from_.prefault();
       to_.prefault();
     }
-    for (int i = 0; i < kWarmUp; ++i)
-      std::memcpy(to_.data(), from_.data(), bytes);
+    const auto row = static_cast<size_t>(math::row_bytes(trial_.formats.combine, trial_.hidden));
+    const int64_t rows = trial_.num_tokens * trial_.top_k;
     const TimePoint start = real_clock().now();
-    for (int32_t i = 0; i < count; ++i) {
-      std::memcpy(to_.data(), from_.data(), bytes);
-      asm volatile("" ::"r"(to_.data()) : "memory");
+    for (int64_t i = 0; i < count * rows; ++i) {
+      if (place_ + row > from_.size()) place_ = 0;
+      std::memcpy(to_.data() + place_, from_.data() + place_, row);
+      place_ += row;
     }
     return since(start, count);
   }
@@ -156,6 +156,7 @@ class TrialRank {
   std::unique_ptr<EpContestant> contestant_;
   AlignedBuffer from_;
   AlignedBuffer to_;
+  size_t place_ = 0;
 };
 
 }  // namespace

@@ -90,7 +90,7 @@ struct EpOrder {
   enum class Kind : uint32_t {
     kPrepare,   // the trial; exchanges once and compares with the judge: hash of x
     kExchange,  // `count` times: seconds
-    kCopy,      // copies as many bytes as there are result rows, `count` times: seconds
+    kCopy,      // copies as many rows as there are results in a large window, `count` times
     kQuit,
   };
   Kind kind{};

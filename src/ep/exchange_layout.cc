@@ -46,7 +46,7 @@ ExchangeLayout::ExchangeLayout(const ExchangeShape& shape, const std::vector<Nod
   results_ = tokens_max_ * row_bytes_;
   lists_ = results_ + entries_max_ * result_bytes_;
   regions_ = lists_ + num_ranks * list_bytes_;
-  parity_bytes_ = regions_ + regions * tokens_max_ * row_bytes_;
+  arena_bytes_ = regions_ + regions * tokens_max_ * row_bytes_;
 }
 
 Region ExchangeLayout::region_of(RankId source, RankId reader) const {

@@ -1,11 +1,11 @@
-// Where things lie in a rank's arena. The same on all ranks and for every step: worst-case places,
-// so that an address depends on nothing but (parity, rank, token, k). docs/formats/ep.md draws it.
+// Where things lie in a rank's arena. The same on all ranks and for every exchange: worst-case
+// places, so that an address depends on nothing but (rank, token, k). docs/formats/ep.md draws it,
+// fabric_all_to_all.h proves that one exchange after the other may use the same places.
 //
-//   for each parity 0, 1:
-//     rows     [tokens_max]                     this rank's rows, in the dispatch format
-//     results  [tokens_max][top_k]              what comes back for them, in the combine format
-//     lists    [num_ranks][tokens_max * top_k]  which rows each source wants computed here
-//     regions  [regions][tokens_max]            rows of other nodes' sources, for all this node
+//   rows     [tokens_max]                     this rank's rows, in the dispatch format
+//   results  [tokens_max][top_k]              what comes back for them, in the combine format
+//   lists    [num_ranks][tokens_max * top_k]  which rows each source wants computed here
+//   regions  [regions][tokens_max]            rows of sources on other nodes, for all of this node
 //
 // A source on another node sends each row once per node, into the region that belongs to it there;
 // the region lies in the arena of the rank that is the source's door there (fabric::Shape).
@@ -43,7 +43,7 @@ class ExchangeLayout {
  public:
   ExchangeLayout(const ExchangeShape& shape, const std::vector<NodeId>& node_of);
 
-  int64_t arena_bytes() const { return 2 * parity_bytes_; }
+  int64_t arena_bytes() const { return arena_bytes_; }
 
   int64_t row_bytes() const { return row_bytes_; }
 
@@ -51,26 +51,22 @@ class ExchangeLayout {
 
   int64_t entries_max() const { return entries_max_; }
 
-  int64_t row(uint64_t seq, int64_t token) const { return base(seq) + token * row_bytes_; }
+  int64_t row(int64_t token) const { return token * row_bytes_; }
 
-  int64_t result(uint64_t seq, int64_t token, int64_t k) const {
-    return base(seq) + results_ + (token * top_k_ + k) * result_bytes_;
+  int64_t result(int64_t token, int64_t k) const {
+    return results_ + (token * top_k_ + k) * result_bytes_;
   }
 
-  int64_t list(uint64_t seq, RankId source) const {
-    return base(seq) + lists_ + index(source) * list_bytes_;
-  }
+  int64_t list(RankId source) const { return lists_ + index(source) * list_bytes_; }
 
-  int64_t region_row(uint64_t seq, const Region& region, int64_t token) const {
-    return base(seq) + regions_ + (region.number * tokens_max_ + token) * row_bytes_;
+  int64_t region_row(const Region& region, int64_t token) const {
+    return regions_ + (region.number * tokens_max_ + token) * row_bytes_;
   }
 
   // The region of `source` on the node of `reader`, another node.
   Region region_of(RankId source, RankId reader) const;
 
  private:
-  int64_t base(uint64_t seq) const { return static_cast<int64_t>(seq & 1) * parity_bytes_; }
-
   fabric::Shape nodes_;  // who lives where
   int64_t top_k_;
   int64_t tokens_max_;
@@ -78,10 +74,10 @@ class ExchangeLayout {
   int64_t row_bytes_;
   int64_t result_bytes_;
   int64_t list_bytes_;
-  int64_t results_;  // offsets within a parity
+  int64_t results_;  // offsets
   int64_t lists_;
   int64_t regions_;
-  int64_t parity_bytes_;
+  int64_t arena_bytes_;
 };
 
 // A line of a list: "compute row `token` of mine with the expert in your slot, it is my k-th". As

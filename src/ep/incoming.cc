@@ -111,7 +111,7 @@ Status Incoming::take_entries(RankId rank, int64_t end) {
   const LayerPlacement& layer = exchange_.placement.layer(id_.layer);
   const EntryLimits limits{
       .tokens_max = shape.tokens_max, .num_slots = layer.slots_per_rank(), .top_k = shape.top_k};
-  const std::byte* list = exchange_.fabric.arena().data() + exchange_.layout.list(id_.seq, rank);
+  const std::byte* list = exchange_.fabric.arena().data() + exchange_.layout.list(rank);
   for (; source.arrived < end; ++source.arrived) {
     ListEntry entry;
     std::memcpy(&entry, list + source.arrived * static_cast<int64_t>(sizeof entry), sizeof entry);
@@ -124,9 +124,9 @@ Status Incoming::take_entries(RankId rank, int64_t end) {
 
 const std::byte* Incoming::row(RankId source, int64_t token) const {
   const ExchangeLayout& layout = exchange_.layout;
-  if (is_here(source)) return exchange_.fabric.mapped(source).data() + layout.row(id_.seq, token);
+  if (is_here(source)) return exchange_.fabric.mapped(source).data() + layout.row(token);
   const Region& region = regions_[at(source)];
-  return exchange_.fabric.mapped(region.owner).data() + layout.region_row(id_.seq, region, token);
+  return exchange_.fabric.mapped(region.owner).data() + layout.region_row(region, token);
 }
 
 Status Incoming::await_more(TimePoint deadline) {
@@ -207,8 +207,7 @@ void Incoming::convert_inputs() {
 std::byte* Incoming::output(const Arrival& arrival, size_t place) {
   const ExchangeLayout& layout = exchange_.layout;
   if (is_here(arrival.source)) {
-    return exchange_.fabric.mapped(arrival.source).data() +
-           layout.result(id_.seq, arrival.token, arrival.k);
+    return exchange_.fabric.mapped(arrival.source).data() + layout.result(arrival.token, arrival.k);
   }
   return results_.data() + static_cast<int64_t>(place) * layout.result_bytes();
 }
@@ -219,7 +218,7 @@ Status Incoming::finish() {
     const Arrival& arrival = batch_[i];
     ++sources_[at(arrival.source)].returned;
     if (is_here(arrival.source)) continue;
-    WD_TRY(exchange_.fabric.put(arrival.source, layout.result(id_.seq, arrival.token, arrival.k),
+    WD_TRY(exchange_.fabric.put(arrival.source, layout.result(arrival.token, arrival.k),
                                 {out_[i], static_cast<size_t>(layout.result_bytes())}));
   }
   batch_.clear();

@@ -32,11 +32,9 @@ Outgoing::Outgoing(Exchange exchange)
     has_neighbours_ |= RankId{r} != exchange.rank() &&
                        exchange.fabric.shape().same_node(RankId{r}, exchange.rank());
   }
-  for (const uint64_t parity : {0, 1})
-    for (int64_t t = 0; t < shape.tokens_max; ++t)
-      for (int64_t k = 0; k < shape.top_k; ++k)
-        results_[parity].push_back(exchange.fabric.arena().data() +
-                                   exchange.layout.result(parity, t, k));
+  for (int64_t t = 0; t < shape.tokens_max; ++t)
+    for (int64_t k = 0; k < shape.top_k; ++k)
+      result_pointers_.push_back(exchange.fabric.arena().data() + exchange.layout.result(t, k));
   for (const std::vector<RankId>& ranks : exchange.fabric.shape().ranks_by_node()) {
     if (exchange.fabric.shape().same_node(ranks.front(), exchange.rank())) continue;
     remote_nodes_.push_back(
@@ -122,7 +120,7 @@ void Outgoing::encode_rows(MatrixView<const float> h, int64_t begin, int64_t end
     const int64_t first = begin + thread * share;
     std::byte* const encoded = encoded_.data() + thread * row_bytes;
     for (int64_t t = first; t < std::min(first + share, end); ++t) {
-      std::byte* const row = arena + exchange_.layout.row(id_.seq, t);
+      std::byte* const row = arena + exchange_.layout.row(t);
       encode(t, has_neighbours_ ? encoded : row);
       if (has_neighbours_) exchange_.kernels.stream(encoded, row_bytes, row);
     }
@@ -145,8 +143,8 @@ Status Outgoing::send_rows(RemoteNode& node, int64_t begin, int64_t end) {
       ++t;
     const auto bytes = static_cast<size_t>((t - first) * layout.row_bytes());
     WD_TRY(exchange_.fabric.put(
-        node.region.owner, layout.region_row(id_.seq, node.region, first),
-        exchange_.fabric.arena().subspan(static_cast<size_t>(layout.row(id_.seq, first)), bytes)));
+        node.region.owner, layout.region_row(node.region, first),
+        exchange_.fabric.arena().subspan(static_cast<size_t>(layout.row(first)), bytes)));
   }
   return {};
 }
@@ -155,7 +153,7 @@ Status Outgoing::send_lists() {
   for (int32_t r = 0; r < exchange_.num_ranks(); ++r) {
     Peer& peer = peers_[static_cast<size_t>(r)];
     if (peer.entries.empty()) continue;
-    const int64_t offset = exchange_.layout.list(id_.seq, exchange_.rank()) +
+    const int64_t offset = exchange_.layout.list(exchange_.rank()) +
                            peer.sent * static_cast<int64_t>(sizeof(ListEntry));
     WD_TRY(exchange_.fabric.put(RankId{r}, offset, std::as_bytes(std::span(peer.entries))));
     peer.sent += std::ssize(peer.entries);
@@ -195,11 +193,10 @@ Status Outgoing::combine(MatrixView<const float> shared, MatrixView<float> x, Ti
 void Outgoing::add_results(MatrixView<const float> shared, MatrixView<float> x) const {
   const ExchangeShape& shape = exchange_.options.shape;
   const auto top_k = static_cast<size_t>(shape.top_k);
-  const std::span<const std::byte* const> results = results_[id_.seq & 1];
   exchange_.pool.for_each(num_tokens_, [&](int64_t t, int) {
     const size_t first = static_cast<size_t>(t) * top_k;
     exchange_.kernels.add_weighted_rows({.format = shape.formats.combine,
-                                         .rows = results.subspan(first, top_k),
+                                         .rows = std::span(result_pointers_).subspan(first, top_k),
                                          .weights = std::span(weights_).subspan(first, top_k)},
                                         shared.rows > 0 ? shared.row(t).data() : nullptr,
                                         shape.hidden, x.row(t).data());

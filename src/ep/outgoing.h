@@ -8,7 +8,6 @@
 #include "base/memory.h"
 #include "ep/exchange.h"
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -56,9 +55,9 @@ class Outgoing {
   std::vector<SlotAddress> targets_;  // [num_tokens][top_k]
   std::vector<Peer> peers_;           // [num_ranks]
   std::vector<RemoteNode> remote_nodes_;
-  AlignedBuffer encoded_;                                 // [threads] rows
-  bool has_neighbours_ = false;                           // other ranks on this node
-  std::array<std::vector<const std::byte*>, 2> results_;  // by parity: [tokens_max][top_k], where
+  AlignedBuffer encoded_;                          // [threads] rows
+  bool has_neighbours_ = false;                    // other ranks on this node
+  std::vector<const std::byte*> result_pointers_;  // [tokens_max][top_k], into the arena
 };
 
 }  // namespace wideep::ep

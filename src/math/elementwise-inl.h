@@ -8,6 +8,7 @@
 #include "math/kernels.h"
 #include "math/lanes-inl.h"
 #include "math/polynomials.h"
+#include "math/rows-inl.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -124,22 +125,28 @@ struct Elementwise : Lanes<S> {
     });
   }
 
+  // As many columns at a time as registers hold: every row is one more stream from memory, and many
+  // streams keep more loads in flight than one (measured: one row after the other into sums in L1
+  // takes 1.4 times as long). Lines of the block after the next are asked for early.
   template <typename Load>
   static void add_weighted(
       const WeightedRows& rows, const float* shared, int64_t n, float* x, Load load_row) {
-    // Several vectors at a time: each row is read in runs of whole cache lines, and the sums of a
-    // run do not wait for each other.
-    constexpr int kVectors = 8;
+    constexpr int kVectors = S::kRegisters / 2;
+    constexpr int64_t kStep = kVectors * kLanes;
+    const int64_t step_bytes = kStep * (rows.format == RowFormat::kF32 ? 4 : 2);
     const auto finish = [&](int64_t i, int64_t lanes, Float sum) {
       if (shared != nullptr) sum = S::add(sum, load(shared + i, lanes));
       store(x + i, S::add(load(x + i, lanes), sum), lanes);
     };
     int64_t i = 0;
-    for (; i + kVectors * kLanes <= n; i += kVectors * kLanes) {
+    for (int64_t step = 0; i + kStep <= n; i += kStep, ++step) {
       Float sums[kVectors];
       for (Float& sum : sums)
         sum = S::zero();
       for (size_t k = 0; k < rows.rows.size(); ++k) {
+        const std::byte* ahead = rows.rows[k] + (step + 2) * step_bytes;
+        for (int64_t line = 0; line < step_bytes; line += kCacheLine)
+          prefetch_l1(ahead + line);
         const Float w = S::set(rows.weights[k]);
         for (int v = 0; v < kVectors; ++v)
           sums[v] = S::fma(w, load_row(rows.rows[k], i + v * kLanes, kLanes), sums[v]);
