@@ -65,10 +65,12 @@ TEST(ExchangeProcesses, AKillIsNamedByAllOthersWithinFiftyMilliseconds) {
   EXPECT_LT(real_clock().now() - killed, seconds{2});
 }
 
-// A rank is stopped in the middle of an exchange; the others name it, form the next epoch with new
-// arenas, and compute. Then the stopped one wakes up and goes on in the old epoch: it must find
+// A rank stops itself in the middle of an exchange; the others name it, form the next epoch with
+// new arenas, and compute. Then the stopped one wakes up and goes on in the old epoch: it must find
 // out, and no bit of the new epoch may change.
-TEST(ExchangeProcesses, ARankThatWakesUpAfterItsEpochChangesNoBit) {
+void expect_no_bit_changed(
+    const std::function<Result<std::vector<float>>(fabric::Fabric&, const SimGroup&)>&
+        stop_within) {
   SimGroup old_group = group_of(3);
   old_group.scenario.num_steps = 1'000'000;
   SimGroup new_group = group_of(2);
@@ -77,8 +79,8 @@ TEST(ExchangeProcesses, ARankThatWakesUpAfterItsEpochChangesNoBit) {
   constexpr int32_t kStopped = 2;
   Processes processes(3, [&](int32_t rank) -> Status {
     WD_ASSIGN_OR_RETURN(auto old_fabric, join(old_group, rank, 1, milliseconds{700}));
-    fabric::processes_ready(rank);
-    const auto ended = run_on(*old_fabric, old_group);
+    const auto ended =
+        rank == kStopped ? stop_within(*old_fabric, old_group) : run_on(*old_fabric, old_group);
     if (rank == kStopped) return std::unexpected(ended.error());
     if (ended.error().message.find("rank 2 lost") == std::string::npos)
       return error(ErrorCode::kDataLoss, "named another: {}", ended.error().message);
@@ -88,13 +90,74 @@ TEST(ExchangeProcesses, ARankThatWakesUpAfterItsEpochChangesNoBit) {
     WD_ASSIGN_OR_RETURN(const std::vector<float> rows, run_on(*fabric, new_group));
     return compare(rows, expected[static_cast<size_t>(rank)]);
   });
-  processes.wait_until_ready();
-  processes.kill(kStopped, SIGSTOP);
   processes.wait_until_ready(2);
   processes.kill(kStopped, SIGCONT);
   EXPECT_THAT(processes.outcome(kStopped), testing::HasSubstr("lost"));
   EXPECT_EQ(processes.outcome(0), "ok");
   EXPECT_EQ(processes.outcome(1), "ok");
+}
+
+// The exchange of a rank that stops once, where `stop` says so.
+class StoppingAllToAll final : public AllToAll {
+ public:
+  enum class Where { kHalfOfTheResultsWritten, kBeforeTheSum };
+
+  StoppingAllToAll(FabricAllToAll& inner, Where where) : inner_(inner), where_(where) {}
+
+  Result<StepProgram> begin_step(const StepWish& wish) override { return inner_.begin_step(wish); }
+
+  Status start_dispatch(LayerId layer, MatrixView<const float> h, const Routing& routing) override {
+    return inner_.start_dispatch(layer, h, routing);
+  }
+
+  Result<ExpertBatch> next_experts() override { return inner_.next_experts(); }
+
+  Status finish(const ExpertBatch& batch) override { return inner_.finish(batch); }
+
+  Status combine(MatrixView<const float> shared, MatrixView<float> x) override {
+    if (where_ == Where::kBeforeTheSum) stop();
+    return inner_.combine(shared, x);
+  }
+
+  int64_t tokens_max() const override { return inner_.tokens_max(); }
+
+  // After the results of one expert.
+  void on_results() {
+    if (where_ == Where::kHalfOfTheResultsWritten) stop();
+  }
+
+ private:
+  void stop() {
+    if (++num_calls_ == 40) raise(SIGSTOP);
+  }
+
+  FabricAllToAll& inner_;
+  const Where where_;
+  int num_calls_ = 0;
+};
+
+Result<std::vector<float>> run_and_stop(fabric::Fabric& fabric,
+                                        const SimGroup& group,
+                                        StoppingAllToAll::Where where) {
+  ThreadPool pool({.num_threads = 1});
+  WD_ASSIGN_OR_RETURN(
+      auto inner, FabricAllToAll::create(fabric, group.placement, math::reference_kernels(), pool,
+                                         group.options));
+  StoppingAllToAll exchange(*inner, where);
+  return run_scenario(group.scenario, exchange, group.placement, fabric.rank(),
+                      [&](LayerId, const ExpertRows&) { exchange.on_results(); });
+}
+
+TEST(ExchangeProcesses, ARankThatStoppedWhileItWroteResultsChangesNoBitOfTheNextEpoch) {
+  expect_no_bit_changed([](fabric::Fabric& fabric, const SimGroup& group) {
+    return run_and_stop(fabric, group, StoppingAllToAll::Where::kHalfOfTheResultsWritten);
+  });
+}
+
+TEST(ExchangeProcesses, ARankThatStoppedInItsCombineChangesNoBitOfTheNextEpoch) {
+  expect_no_bit_changed([](fabric::Fabric& fabric, const SimGroup& group) {
+    return run_and_stop(fabric, group, StoppingAllToAll::Where::kBeforeTheSum);
+  });
 }
 
 // ---- As a deployment does it: ranks meet at the leader, some of them on other "hosts".
