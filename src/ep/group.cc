@@ -43,11 +43,15 @@ Result<std::unique_ptr<Group>> Group::join(const GroupOptions& options,
 }
 
 Status Group::check_peers() const {
-  for (int32_t r = 0; r < fabric_->shape().num_ranks(); ++r) {
-    const fabric::PeerState state = fabric_->peer_state(RankId{r});
-    if (state.life == fabric::PeerState::Life::kAlive) continue;
-    return error(ErrorCode::kPeerLost, "rank {} lost ({})", r,
-                 state.life == fabric::PeerState::Life::kLeft ? "left" : state.reason);
+  // Who has left may have done so because another was lost: that one is named.
+  using Life = fabric::PeerState::Life;
+  for (const Life life : {Life::kLost, Life::kLeft}) {
+    for (int32_t r = 0; r < fabric_->shape().num_ranks(); ++r) {
+      const fabric::PeerState state = fabric_->peer_state(RankId{r});
+      if (state.life != life) continue;
+      return error(ErrorCode::kPeerLost, "rank {} lost ({})", r,
+                   life == Life::kLeft ? "left" : state.reason);
+    }
   }
   return {};
 }

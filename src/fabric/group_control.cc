@@ -11,12 +11,14 @@
 namespace wideep::fabric {
 namespace {
 
-constexpr int kBeatsPerDeadline = 8;
-// What comes between frames wakes this thread from so many bytes on: a beat (16, in cipher 38) does
-// not, and is read with this thread's own next beat; anything else does. So a door that serves many
-// ranks wakes no more often than any other.
+constexpr int kBeatsPerDeadline = 6;
+// What comes between frames wakes this thread from so many bytes and the overhead of one record on:
+// two or three beats (16 each, in cipher 38) do not, and are read with this thread's own next beat;
+// the shortest signal (72, in cipher 94) does. So a door that serves many ranks wakes no more often
+// than any other.
 constexpr int kWakeBytes = 64;
 constexpr std::chrono::milliseconds kLinkGrace{20};
+constexpr std::chrono::milliseconds kUcxRetry{1};
 
 int64_t host_ns() {
   return real_clock().now().time_since_epoch().count();
@@ -36,15 +38,24 @@ Status GroupFabric::start(NodeLinks links) {
       return invalid_argument("rank {} has neither an arena here nor a link", r);
   }
   last_beat_ns_ = host_ns();
-  if (ucx_) ucx_->progress();
+  if (ucx_) progress_ucx();
   control_.start(options_.liveness_deadline / kBeatsPerDeadline, [this] { beat(); });
   return {};
+}
+
+void GroupFabric::progress_ucx() {
+  if (ucx_->progress() || ucx_retries_) return;
+  ucx_retries_ = true;
+  control_.after(kUcxRetry, [this] {
+    ucx_retries_ = false;
+    progress_ucx();
+  });
 }
 
 Status GroupFabric::add_links(NodeLinks links) {
   ucx_ = std::move(links.ucx);
   if (ucx_) {
-    WD_TRY(control_.watch(ucx_->event_fd(), EPOLLIN, [this](uint32_t) { ucx_->progress(); }));
+    WD_TRY(control_.watch(ucx_->event_fd(), EPOLLIN, [this](uint32_t) { progress_ucx(); }));
   }
   for (NodeLink& link : links.outgoing) {
     const int fd = link.stream->fd();
@@ -205,7 +216,8 @@ Status GroupFabric::Incoming::read() {
     WD_TRY(reader_.advance(count));
   }
   // The rest of a frame may be short.
-  set_wake_bytes(reader_.is_between_frames() && !stream_->holds_part() ? kWakeBytes : 1);
+  const bool is_between = reader_.is_between_frames() && !stream_->holds_part();
+  set_wake_bytes(is_between ? kWakeBytes + stream_->record_overhead() : 1);
   return {};
 }
 

@@ -103,6 +103,7 @@ class GroupFabric final : public Fabric {
   // The control thread: group_control.cc.
   Status start(NodeLinks links);
   Status add_links(NodeLinks links);
+  void progress_ucx();
   void take_in(Incoming& incoming);
   Status watch_peer(RankId peer);
   Status watch_link(OutgoingLink& link, RankId door);
@@ -129,6 +130,7 @@ class GroupFabric final : public Fabric {
   std::vector<std::unique_ptr<Incoming>> incoming_;
   std::atomic<bool> is_leaving_{false};
   int64_t last_beat_ns_ = 0;  // control thread
+  bool ucx_retries_ = false;  // control thread
   ControlThread control_;     // last: ends before what it uses
 };
 

@@ -24,6 +24,9 @@ class Stream {
   // It has taken bytes from the socket that read() cannot give out yet: the rest of a record is
   // still to come.
   virtual bool holds_part() const { return false; }
+
+  // Bytes on the wire that each write adds to what it carries.
+  virtual int record_overhead() const { return 0; }
 };
 
 // Over a connected socket, as it is.

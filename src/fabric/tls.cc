@@ -175,6 +175,9 @@ class TlsStream final : public Stream {
     return nothing("read");
   }
 
+  // Header, type of the content, tag.
+  int record_overhead() const override { return 5 + 1 + 16; }
+
   bool holds_part() const override { return SSL_has_pending(connection_.get()) == 1; }
 
   Result<size_t> write(std::span<const std::byte> bytes) override {

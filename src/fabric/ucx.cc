@@ -24,6 +24,7 @@ constexpr unsigned kBellMessage = 1;
 constexpr uint64_t kLineSeq = 8;
 constexpr uint64_t kLineCount = 16;
 constexpr std::chrono::seconds kCloseTimeout{1};
+constexpr int kTurnsMax = 1000;  // of one progress()
 
 std::unexpected<Error> failed(std::string_view what, ucs_status_t status) {
   return error(ErrorCode::kUnavailable, "ucx: {}: {}", what, ucs_status_string(status));
@@ -205,12 +206,13 @@ int UcxWorker::event_fd() const {
   return state_->event_fd;
 }
 
-void UcxWorker::progress() {
+bool UcxWorker::progress() {
   const std::scoped_lock lock(state_->mutex);
-  do {
-    while (ucp_worker_progress(state_->worker) != 0) {
-    }
-  } while (ucp_worker_arm(state_->worker) == UCS_ERR_BUSY);
+  for (int turn = 0; turn < kTurnsMax; ++turn) {
+    if (ucp_worker_progress(state_->worker) != 0) continue;
+    if (ucp_worker_arm(state_->worker) != UCS_ERR_BUSY) return true;
+  }
+  return false;
 }
 
 void UcxWorker::try_progress() {

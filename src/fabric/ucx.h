@@ -59,8 +59,9 @@ class UcxWorker {
 
   // Becomes readable when progress() has something to do.
   int event_fd() const;
-  // Does what there is to do and arms event_fd().
-  void progress();
+  // Does what there is to do and arms event_fd(). False: there is more, or what waits for a dead
+  // peer's memory keeps it busy; call it again soon.
+  bool progress();
   // The same while somebody spins: does nothing if another thread is at it.
   void try_progress();
 
