@@ -1,6 +1,6 @@
 #include "cmd/group_flags.h"
 
-#include "cmd/kv_options.h"
+#include "cmd/key_file.h"
 #include "fabric/fabric.h"
 
 #include <algorithm>
@@ -181,8 +181,7 @@ Result<GroupPlan> GroupFlags::resolve(const std::optional<LwsEnvironment>& lws) 
 
 Result<std::optional<fabric::PresharedKey>> GroupFlags::key() const {
   if (key_file.empty()) return std::nullopt;
-  WD_ASSIGN_OR_RETURN(fabric::PresharedKey key, read_key_file(key_file));
-  return std::optional(std::move(key));
+  return read_key_file(key_file);
 }
 
 }  // namespace wideep::cmd

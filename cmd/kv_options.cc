@@ -1,9 +1,8 @@
 #include "cmd/kv_options.h"
 
-#include "base/file.h"
+#include "cmd/key_file.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -11,7 +10,6 @@
 namespace wideep::cmd {
 namespace {
 
-constexpr int64_t kKeyBytesMax = 4096;
 constexpr std::string_view kConnector = "NixlConnector";
 
 std::unexpected<Error> wrong(std::string_view key, std::string_view what) {
@@ -158,16 +156,6 @@ void apply(const kv::KvTransferOptions& kv, engine::EngineOptions& engine) {
   engine.consumes_kv = kv.consumes;
   engine.recompute_failed_pulls = kv.recompute_on_failure;
   engine.leases.duration = kv.puller.lease_duration;
-}
-
-Result<fabric::PresharedKey> read_key_file(const std::string& path) {
-  struct stat status{};
-  if (stat(path.c_str(), &status) == 0 && (status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-    return invalid_argument("{}: others can read this key; chmod 600 it", path);
-  WD_ASSIGN_OR_RETURN(const std::string secret, read_file(path, kKeyBytesMax));
-  Result<fabric::PresharedKey> key = fabric::PresharedKey::from_secret(secret);
-  if (!key) return with_context(key.error(), path);
-  return key;
 }
 
 }  // namespace wideep::cmd

@@ -37,7 +37,4 @@ Result<kv::KvTransferOptions> parse_kv_transfer_config(std::string_view text);
 // What the engine must know of it.
 void apply(const kv::KvTransferOptions& kv, engine::EngineOptions& engine);
 
-// A key that prefill and decode ranks share, from a file that only its owner can read.
-Result<fabric::PresharedKey> read_key_file(const std::string& path);
-
 }  // namespace wideep::cmd

@@ -34,6 +34,7 @@ struct RankLauncherOptions {
   ListenFlags listen;  // of the door
   std::string what;    // is served, for the log
   int64_t max_num_seqs = 64;
+  bool moves_kv = false;  // requests may carry kv_transfer_params to the ranks
   // The arguments with which this program becomes that rank.
   std::function<std::vector<std::string>(const RankPlace& place)> arguments;
 };

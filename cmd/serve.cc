@@ -51,6 +51,9 @@ class Serve final : public Verb {
     if (!lws) return fail(lws.error(), kExitUsage);
     const Result<GroupPlan> plan = group_.resolve(*lws);
     if (!plan) return fail(plan.error(), kExitUsage);
+    auto kv = kv_.resolve(plan->rank.value_or(0), listen_.insecure);
+    if (!kv) return fail(kv.error(), kExitUsage);
+    rank_.kv = *std::move(kv);
     if (!plan->rank) return serve_group(*plan);
     const Status done = serve(*plan);
     return done ? kExitOk : fail(done.error(), status_);
@@ -83,15 +86,11 @@ class Serve final : public Verb {
       return fail({ErrorCode::kInvalidArgument,
                    "--metrics-port is for one rank; the door of several has /metrics"},
                   kExitUsage);
-    // A ticket is of one rank; what comes through the door goes to any, without its ticket.
-    if (!kv_.config.empty())
-      return fail({ErrorCode::kInvalidArgument,
-                   "--kv-transfer-config needs a process for each rank: see --data-parallel-rank"},
-                  kExitUsage);
     RankLauncherOptions launch{.plan = plan,
                                .listen = listen_,
                                .what = rank_.engine.model_path,
                                .max_num_seqs = rank_.engine.engine.max_num_seqs,
+                               .moves_kv = rank_.kv.has_value(),
                                .arguments = {}};
     launch.arguments = [&](const RankPlace& place) { return arguments_of(plan, place); };
     const Result<int> status = serve_ranks(launch);
@@ -145,7 +144,6 @@ class Serve final : public Verb {
     rank_.api.http_limits = listen_.limits();
     rank_.api.version = WIDEEP_VERSION;
     rank_.use_generation_config = generation_config_ == "auto";
-    WD_ASSIGN_OR_RETURN(rank_.kv, kv_.resolve(*plan.rank, listen_.insecure));
     WD_TRY(load_options(rank_.engine));  // flags that cannot be are not the model's fault
     net::EventLoop loop;
     Service service(loop);

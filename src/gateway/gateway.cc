@@ -207,7 +207,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
       return;
     }
     // What only our own side may say about KV is taken out.
-    if (body->json.find("kv_transfer_params") != nullptr) {
+    if (!options_.trust_kv_params && body->json.find("kv_transfer_params") != nullptr) {
       body->json.erase("kv_transfer_params");
       request.body = body->json.dump();
     }

@@ -43,6 +43,8 @@ struct GatewayOptions {
   // Answers carry kDecodeRouteHeader and kPrefillRouteHeader, and GET /endpoints lists the
   // endpoints. Off, a gateway tells nothing of what is behind it.
   bool expose_routes = false;
+  // kv_transfer_params of callers pass: they are our own sidecars. Off, they are taken out.
+  bool trust_kv_params = false;
   bool endpoint_metrics = false;  // /metrics shows those of the endpoints too
   std::vector<GatheredRoute> gathered;
 };

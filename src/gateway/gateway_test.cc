@@ -40,17 +40,16 @@ struct Upstream {
 };
 
 struct Door {
-  explicit Door(http::ApiKeys keys = {}, bool expose_routes = false)
+  explicit Door(http::ApiKeys keys = {}, GatewayOptions options = {})
       : picker(*epp::parse_picker_config(
                    "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
                    "plugins: [{type: max-score-picker, parameters: {maxNumOfEndpoints: 3}}]\n"
                    "schedulingProfiles: [{name: p, plugins: [{pluginRef: max-score-picker}]}]\n"),
                real_clock()),
         client(thread.loop()) {
+    options.access_log = false;
     thread.loop().run_and_wait([&] {
-      gateway = std::make_unique<Gateway>(
-          thread.loop(), client, picker, std::move(keys),
-          GatewayOptions{.access_log = false, .expose_routes = expose_routes});
+      gateway = std::make_unique<Gateway>(thread.loop(), client, picker, std::move(keys), options);
       address = *gateway->listen({"127.0.0.1", 0, {}});
     });
   }
@@ -111,9 +110,18 @@ TEST(Gateway, StripsWhatOnlyOurSideMaySay) {
   EXPECT_EQ(seen.headers.get("x-request-id").size(), 32U);
 }
 
+TEST(Gateway, LetsParametersOfKvPassFromOurOwnSidecars) {
+  Door door({}, {.trust_kv_params = true});
+  Upstream upstream(door.thread.loop());
+  door.picker.set_endpoints({{.name = "default/a", .address = upstream.address}});
+  const std::string body = R"({"model":"m","prompt":"hi","kv_transfer_params":{"ticket":"t"}})";
+  ASSERT_TRUE(door.post(body));
+  EXPECT_EQ(upstream.last().body, body);
+}
+
 TEST(Gateway, TellsTheRouteOnlyWhenAskedTo) {
   for (const bool expose : {false, true}) {
-    Door door({}, expose);
+    Door door({}, {.expose_routes = expose});
     Upstream upstream(door.thread.loop());
     door.picker.set_endpoints(
         {{.name = "default/d", .address = upstream.address},

@@ -166,8 +166,6 @@ class Mistakes(unittest.TestCase):
     def test_flags_that_cannot_be_are_named(self):
         for arguments, words in [(["--data-parallel-size", "4", "--data-parallel-rank", "4"], "--data-parallel-rank 4"),
                                  (["--data-parallel-size", "2", "--data-parallel-start-rank", "1"], "--data-parallel-size-local"),
-                                 (["--data-parallel-size", "2", "--kv-transfer-config", '{"kv_connector":"NixlConnector"}'],
-                                  "--kv-transfer-config needs a process for each rank"),
                                  (["--enable-eplb"], "--enable-eplb is not implemented"),
                                  (["--data-parallel-size", "0K", "--data-parallel-size-local", "9999"], "--data-parallel-size 9999")]:
             result = subprocess.run([WIDEEP, "serve", "x", *arguments], capture_output=True, text=True, timeout=60)
