@@ -68,13 +68,13 @@ void KvPuller::hold(const TicketPtr& ticket) {
 }
 
 void KvPuller::pull(PullJob job) {
-  Queued queued{std::move(job), std::make_shared<std::atomic<bool>>(false)};
+  const Queued queued{std::move(job), std::make_shared<std::atomic<bool>>(false)};
   const SequenceId sequence = queued.job.sequence;
   {
     const std::scoped_lock lock(mutex_);
     cancels_.emplace(sequence, queued.cancelled);
   }
-  if (jobs_.try_push(std::move(queued))) return;
+  if (jobs_.try_push(Queued(queued))) return;
   finish(queued,
          {.sequence = sequence,
           .status = error(ErrorCode::kExhausted, "KV: {} pulls are waiting", options_.pulls_max)});
