@@ -93,7 +93,7 @@ class Fabric {
   virtual const Shape& shape() const = 0;
   virtual const Clock& clock() const = 0;
 
-  // This rank's arena, zero at first.
+  // This rank's arena, zero at first, aligned to 64 bytes at least.
   virtual std::span<std::byte> arena() = 0;
   // The arena of a rank of this node (or this rank's own); empty for ranks of other nodes.
   virtual std::span<std::byte> mapped(RankId peer) = 0;

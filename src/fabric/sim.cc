@@ -1,6 +1,7 @@
 #include "fabric/sim.h"
 
 #include "base/check.h"
+#include "base/memory.h"
 #include "base/random.h"
 
 #include <algorithm>
@@ -59,7 +60,7 @@ class SimRank final : public Fabric, public Clock {
     return std::chrono::duration_cast<std::chrono::seconds>(now().time_since_epoch()).count();
   }
 
-  std::span<std::byte> arena() override { return arena_; }
+  std::span<std::byte> arena() override { return arena_.bytes(); }
 
   std::span<std::byte> mapped(RankId peer) override;
   Status put(RankId peer, int64_t offset, std::span<const std::byte> bytes) override;
@@ -85,7 +86,7 @@ class SimRank final : public Fabric, public Clock {
 
   World& world_;
   RankId rank_;
-  std::vector<std::byte> arena_;
+  AlignedBuffer arena_;
   std::vector<std::optional<Signal>> lines_;  // [channel][source]
   std::vector<Peer> peers_;
   WireCounters wire_;
@@ -382,7 +383,7 @@ Status SimRank::enter() {
 
 std::span<std::byte> SimRank::mapped(RankId peer) {
   if (!shape().same_node(rank_, peer)) return {};
-  return world_.at(peer).arena_;
+  return world_.at(peer).arena_.bytes();
 }
 
 Status SimRank::put(RankId peer, int64_t offset, std::span<const std::byte> bytes) {
