@@ -162,13 +162,13 @@ class Chat final : public Verb {
 
   static void print_stats(const CompletionResult& result) {
     const auto ms = [](Duration d) { return std::chrono::duration<double, std::milli>(d).count(); };
-    const double decode_s = ms(result.total - result.first_token) / 1000;
+    // Over the whole answer: a small model's can be done before its first token has been read here.
+    const double tokens_per_ms = static_cast<double>(result.completion_tokens) / ms(result.total);
     fmt::print(
-        "[{} prompt tokens ({} cached), {} generated, first after {:.0f} ms, then {:.0f} "
-        "tokens/s]\n",
+        "[{} prompt tokens ({} cached), {} generated: first after {:.0f} ms, all after {:.0f} ms, "
+        "{:.0f} tokens/s]\n",
         result.prompt_tokens, result.cached_tokens, result.completion_tokens,
-        ms(result.first_token),
-        decode_s > 0 ? static_cast<double>(result.completion_tokens - 1) / decode_s : 0.0);
+        ms(result.first_token), ms(result.total), 1000 * tokens_per_ms);
   }
 
   std::string model_path_;
