@@ -24,7 +24,7 @@ constexpr std::chrono::seconds kAnswerTimeout{300};  // the largest trials touch
 constexpr std::chrono::seconds kGoodbyeTimeout{10};
 
 std::unexpected<Error> failed(std::string_view what) {
-  return error(ErrorCode::kUnavailable, "bench ep: {}: {}", what, std::strerror(errno));
+  return error(ErrorCode::kUnavailable, "bench ep: {}: {}", what, strerrordesc_np(errno));
 }
 
 struct Address {

@@ -136,14 +136,13 @@ std::vector<std::string> RouteReport::end(const CompletionResult& result) {
                                result.prompt_tokens, result.cached_tokens));
     add("experts", experts_line(moved, "prefill"));
     if (of(decode).kv_bytes > 0) {
-      add("KV", fmt::format("{} moved from {} to {}", bytes_text(of(decode).kv_bytes), prefill,
-                            decode));
+      add("KV",
+          fmt::format("{} moved from {} to {}", bytes_text(of(decode).kv_bytes), prefill, decode));
     }
   }
   if (!decode.empty()) {
     add("decode", fmt::format("{} at {} generated {:.0f} tokens", decode,
-                              address_of_route(result.decode_route),
-                              of(decode).generated_tokens));
+                              address_of_route(result.decode_route), of(decode).generated_tokens));
     add("experts", experts_line(moved, "decode"));
   }
   return lines;

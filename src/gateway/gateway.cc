@@ -172,7 +172,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
              http::Response response;
              response.headers.set("content-type", route->content_type);
              response.body = route->merge(answers);
-             responder.send(std::move(response));
+             responder.send(response);
            });
   }
 
@@ -245,7 +245,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
                        refusal.http_status == 429 ? "overloaded" : "no_endpoint", refusal.message);
     response.headers.set("retry-after", std::to_string(options_.retry_after.count()));
     response.headers.set(epp::kDroppedReasonHeader, refusal.reason);
-    responder.send(std::move(response));
+    responder.send(response);
   }
 
   std::shared_ptr<Attempt> make_attempt(http::Request request,
@@ -357,7 +357,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
                     : error_response(502, "endpoint_failed", "the endpoint failed");
     response.headers.set("retry-after", std::to_string(options_.retry_after.count()));
     response.headers.set(kRequestId, attempt->id);
-    attempt->responder.send(std::move(response));
+    attempt->responder.send(response);
   }
 
   // A stream of events that is cut between two of them ends with an error, as the endpoint itself

@@ -58,7 +58,7 @@ class Forward : public std::enable_shared_from_this<Forward> {
     Response answer;
     answer.status = head.status;
     answer.headers = end_to_end_headers(std::move(head.headers));
-    began_ = responder_.begin(std::move(answer));
+    began_ = responder_.begin(answer);
     if (!began_) call_.cancel();
   }
 

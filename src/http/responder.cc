@@ -20,12 +20,12 @@ struct Responder::Handle {
 Responder::Responder(std::shared_ptr<Exchange> exchange)
     : handle_(std::make_shared<Handle>(std::move(exchange))) {}
 
-bool Responder::send(Response response) {
-  return handle_->exchange->send(std::move(response));
+bool Responder::send(const Response& response) {
+  return handle_->exchange->send(response);
 }
 
-bool Responder::begin(Response head) {
-  return handle_->exchange->begin(std::move(head));
+bool Responder::begin(const Response& head) {
+  return handle_->exchange->begin(head);
 }
 
 bool Responder::begin_events(Headers headers) {

@@ -27,10 +27,10 @@ class Responder {
   explicit Responder(std::shared_ptr<Exchange> exchange);
 
   // Answers with a whole response. False if an answer had begun before: nothing is sent then.
-  bool send(Response response);
+  bool send(const Response& response);
 
   // Begins a stream: `head.body` is its first part. False as for send().
-  bool begin(Response head);
+  bool begin(const Response& head);
   // Begins a stream of server-sent events.
   bool begin_events(Headers headers = {});
   // The next part of the stream. What fits below the buffer limit is taken whole or not at all.
