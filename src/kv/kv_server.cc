@@ -37,19 +37,15 @@ Result<std::unique_ptr<KvServer>> KvServer::create(KvServerParts parts, KvServer
 }
 
 KvServer::KvServer(Private, KvServerParts parts, KvServerOptions options)
-    : parts_(std::move(parts)), options_(std::move(options)) {}
+    : parts_(std::move(parts)),
+      options_(std::move(options)),
+      connections_(options_.connections_max) {}
 
 KvServer::~KvServer() {
   if (!thread_.joinable()) return;
   eventfd_write(stop_.get(), 1);
   thread_.join();
-  {
-    const std::scoped_lock lock(mutex_);
-    for (const Connection& connection : connections_)
-      if (connection.socket >= 0) shutdown(connection.socket, SHUT_RDWR);
-  }
-  for (Connection& connection : connections_)
-    connection.thread.join();
+  connections_.end_all();
 }
 
 Status KvServer::listen() {
@@ -73,7 +69,6 @@ void KvServer::run() {
                                   pollfd{.fd = local_.get(), .events = POLLIN, .revents = 0}};
     const int ready = poll(sockets.data(), sockets.size(),
                            static_cast<int>(std::clamp<int64_t>(wait.count(), 1, 60'000)));
-    reap();
     if (ready <= 0) continue;
     if (sockets[0].revents != 0) return;
     if (sockets[1].revents != 0) accept_from(tcp_.get(), Kind::kTcp);
@@ -84,43 +79,18 @@ void KvServer::run() {
 void KvServer::accept_from(int listener, Kind kind) {
   fabric::UniqueFd socket(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket) return;
-  if (static_cast<int>(connections_.size()) >= options_.connections_max) {
-    log_warning("KV: refused a connection, {} are open", connections_.size());
-    return;
-  }
-  Connection& connection = connections_.emplace_back();
-  connection.socket = socket.get();
-  connection.thread = std::thread([this, &connection, kind, socket = std::move(socket)]() mutable {
-    serve(connection, std::move(socket), kind);
-  });
-}
-
-void KvServer::reap() {
-  connections_.remove_if([](Connection& connection) {
-    if (!connection.has_ended) return false;
-    connection.thread.join();
-    return true;
-  });
-}
-
-// The socket outlives its place in the list, so that nobody shuts down somebody else's.
-void KvServer::serve(Connection& connection, fabric::UniqueFd socket, Kind kind) {
-  fabric::UniqueFd own(dup(socket.get()));
-  const Status ended = converse(std::move(own), kind);
-  // A connection that its other end closes between two messages has ended well.
-  if (ended.error().code != ErrorCode::kUnavailable)
-    log_warning("KV: a connection ends: {}", ended.error().message);
-  {
-    const std::scoped_lock lock(mutex_);
-    connection.socket = -1;
-  }
-  socket.reset();
-  connection.has_ended = true;
+  const Status started =
+      connections_.start(std::move(socket), 0, [this, kind](fabric::UniqueFd own) {
+        const Status ended = converse(std::move(own), kind);
+        // A connection that its other end closes between two messages has ended well.
+        if (ended.error().code != ErrorCode::kUnavailable)
+          log_warning("KV: a connection ends: {}", ended.error().message);
+      });
+  if (!started) log_warning("KV: refused a connection: {}", started.error().message);
 }
 
 // Until it fails: the other end leaves, is silent for too long, or says what cannot be.
 Status KvServer::converse(fabric::UniqueFd socket, Kind kind) {
-  if (!socket) return error(ErrorCode::kExhausted, "no descriptor for a connection");
   const TimePoint deadline = real_clock().now() + options_.handshake_timeout;
   std::unique_ptr<fabric::Stream> stream;
   if (kind == Kind::kLocal) {

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "fabric/connection_threads.h"
 #include "fabric/unique_fd.h"
 #include "kv/block_pool.h"
 #include "kv/lease_table.h"
@@ -20,11 +21,8 @@
 #include "kv/wire.h"
 #include "net/address.h"
 
-#include <atomic>
 #include <cstdint>
-#include <list>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 
@@ -68,17 +66,9 @@ class KvServer {
  private:
   enum class Kind : uint8_t { kTcp, kLocal };
 
-  struct Connection {
-    std::atomic<bool> has_ended = false;
-    int socket = -1;  // while it is open; under mutex_
-    std::thread thread;
-  };
-
   Status listen();
   void run();
   void accept_from(int listener, Kind kind);
-  void reap();
-  void serve(Connection& connection, fabric::UniqueFd socket, Kind kind);
   Status converse(fabric::UniqueFd socket, Kind kind);
   Status greet(fabric::Stream& stream);
   Status answer(fabric::Stream& stream, const Message& message);
@@ -95,8 +85,7 @@ class KvServer {
   fabric::UniqueFd tcp_;
   fabric::UniqueFd local_;
   fabric::UniqueFd stop_;  // an event that ends run()
-  std::mutex mutex_;       // guards the sockets of connections
-  std::list<Connection> connections_;
+  fabric::ConnectionThreads connections_;
   std::thread thread_;
 };
 
