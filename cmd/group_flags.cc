@@ -67,9 +67,12 @@ void GroupFlags::declare(OptionSet& options) {
                .alias = "-dpn"});
   options.add("--data-parallel-hybrid-lb", &hybrid_lb,
               {.group = kGroup,
-               .help = "Each host's API balances over the ranks of that host: so it is, with or "
-                       "without this flag."});
-  options.refuse("--headless", "each host's API serves the ranks of that host");
+               .help = "Each host has an API, which balances over the ranks of that host; so it "
+                       "is also where --data-parallel-start-rank is given without --headless."});
+  options.add("--headless", &headless,
+              {.group = kGroup,
+               .help = "No API here: that of the host of rank 0 balances over the ranks of this "
+                       "host too. --host, --port and keys of clients mean nothing then."});
   options.refuse("--data-parallel-external-lb", "give --data-parallel-rank");
   options.refuse("--data-parallel-multi-port-external-lb", "give --data-parallel-rank");
   options.refuse("--data-parallel-supervisor-port", "give --data-parallel-rank");
@@ -90,7 +93,9 @@ void GroupFlags::declare_meeting(OptionSet& options) {
                .value_name = "HOST",
                .alias = "-dpa"});
   options.add("--data-parallel-rpc-port", &rpc_port,
-              {.group = kGroup, .help = "Port at which the ranks meet.", .alias = "-dpp"});
+              {.group = kGroup,
+               .help = "Port at which the ranks meet; hosts without an API call at the next one.",
+               .alias = "-dpp"});
   options.add("--data-parallel-host", &host,
               {.group = kGroup,
                .help = "This host, as the other ranks reach it; if empty, the address from which "
@@ -175,8 +180,41 @@ Result<GroupPlan> GroupFlags::resolve(const std::optional<LwsEnvironment>& lws) 
   plan.first_local = static_cast<int32_t>(first);
   plan.num_local = static_cast<int32_t>(num_local);
   if (rank >= 0) plan.rank = static_cast<int32_t>(rank);
-  if (rank < 0 && num_local == 1) plan.rank = plan.first_local;
+  WD_TRY(choose_door(plan, lws.has_value()));
   return plan;
+}
+
+// One for all hosts, as vLLM has it, unless each is to have its own: by --data-parallel-hybrid-lb,
+// or because it is told its first rank.
+Status GroupFlags::choose_door(GroupPlan& plan, bool has_lws) const {
+  const bool is_first = plan.first_local == 0;
+  if (headless && (plan.rank || hybrid_lb || is_first))
+    return invalid_argument(
+        "--headless is for hosts other than that of rank 0, without --data-parallel-rank and "
+        "--data-parallel-hybrid-lb: they have an API");
+  if (headless && has_lws && plan.num_local == 1)
+    return invalid_argument("--headless: under LeaderWorkerSet a pod of one rank has its own API");
+  if (plan.rank) return {};
+  const bool tells_start = start_rank >= 0 || has_lws;
+  const bool is_one_for_all =
+      is_first && !plan.is_on_one_host() && !hybrid_lb && (plan.num_local > 1 || !tells_start);
+  if (headless) {
+    plan.door = Door::kElsewhere;
+  } else if (is_one_for_all) {
+    plan.door = Door::kAllRanks;
+  } else if (plan.num_local == 1) {
+    plan.rank = plan.first_local;
+  }
+  if (plan.door == Door::kOwnRanks) return {};
+  plan.meeting_of_doors = plan.leader;
+  if (plan.leader.is_unix()) {
+    plan.meeting_of_doors.path += ".door";
+  } else if (plan.leader.port == UINT16_MAX) {
+    return invalid_argument("--data-parallel-rpc-port {}: the next one is needed too", rpc_port);
+  } else {
+    ++plan.meeting_of_doors.port;
+  }
+  return {};
 }
 
 Result<std::optional<fabric::PresharedKey>> GroupFlags::key() const {

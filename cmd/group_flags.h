@@ -29,14 +29,23 @@ struct LwsEnvironment {
   static Result<std::optional<LwsEnvironment>> read();
 };
 
+// Which ranks answer at the API of a process that starts ranks.
+enum class Door {
+  kOwnRanks,  // those of its host; each host has such a door
+  kAllRanks,  // those of all hosts: it is the first, and waits for the others
+  kElsewhere  // it has none: the first host's door has its ranks too
+};
+
 // Which ranks there are and what this process has to do with them.
 struct GroupPlan {
   int32_t num_ranks = 1;
   int32_t first_local = 0;  // ranks [first_local, first_local + num_local) run on this host
   int32_t num_local = 1;
   std::optional<int32_t> rank;  // this process is this rank; none: it starts the local ones
+  Door door = Door::kOwnRanks;  // if it starts ranks
   bool expert_parallel = false;
-  net::Address leader;  // where rank 0 listens and the others call; expert parallel only
+  net::Address leader;            // where rank 0 listens and the others call; expert parallel only
+  net::Address meeting_of_doors;  // likewise of the hosts, if there is one door for all
   PlacementOptions placement;
 
   // The ranks share experts: they meet, and live and die together.
@@ -53,7 +62,8 @@ struct GroupFlags {
   std::string address;
   int64_t rpc_port = 29550;
   std::string host;  // this host, as the other ranks reach it; "": the way to the leader tells
-  bool hybrid_lb = false;  // what is done anyway
+  bool hybrid_lb = false;
+  bool headless = false;
   bool expert_parallel = false;
   int64_t node_id = -1;
   std::string key_file;
@@ -71,6 +81,7 @@ struct GroupFlags {
  private:
   void declare_meeting(OptionSet& options);
   void declare_placement(OptionSet& options);
+  Status choose_door(GroupPlan& plan, bool has_lws) const;
 };
 
 }  // namespace wideep::cmd

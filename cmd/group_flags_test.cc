@@ -49,6 +49,33 @@ TEST(GroupFlags, TakeOneRankOfAHostForThatRank) {
   EXPECT_EQ(plan.rank, 1);
 }
 
+TEST(GroupFlags, GiveTheFirstHostADoorForAllRanksUnlessEachHasItsOwn) {
+  const GroupPlan head = plan_of({.size = 4, .size_local = 2, .address = "10.0.0.1"});
+  EXPECT_EQ(head.door, Door::kAllRanks);
+  EXPECT_EQ(head.meeting_of_doors.to_string(), "10.0.0.1:29551");
+  // Also where it has one rank itself: then its process is no rank.
+  const GroupPlan one = plan_of({.size = 2, .size_local = 1, .address = "unix:/tmp/x"});
+  EXPECT_EQ(one.door, Door::kAllRanks);
+  EXPECT_FALSE(one.rank);
+  EXPECT_EQ(one.meeting_of_doors.to_string(), "unix:/tmp/x.door");
+
+  const GroupPlan hybrid =
+      plan_of({.size = 4, .size_local = 2, .address = "10.0.0.1", .hybrid_lb = true});
+  EXPECT_EQ(hybrid.door, Door::kOwnRanks);
+  EXPECT_EQ(plan_of({.size = 2, .size_local = 1, .address = "h", .hybrid_lb = true}).rank, 0);
+  EXPECT_EQ(plan_of({.size = 2, .size_local = 1, .start_rank = 0, .address = "h"}).rank, 0);
+  EXPECT_EQ(plan_of({.size = 4}).door, Door::kOwnRanks);
+}
+
+TEST(GroupFlags, GiveAHeadlessHostNone) {
+  const GroupPlan plan = plan_of(
+      {.size = 3, .size_local = 1, .start_rank = 2, .address = "10.0.0.1", .headless = true});
+  EXPECT_EQ(plan.door, Door::kElsewhere);
+  EXPECT_EQ(plan.first_local, 2);
+  EXPECT_FALSE(plan.rank);
+  EXPECT_EQ(plan.meeting_of_doors.to_string(), "10.0.0.1:29551");
+}
+
 TEST(GroupFlags, CountRanksThatMeetOnThisHostAsItsOwn) {
   EXPECT_EQ(plan_of({.size = 3, .rank = 2}).num_local, 3);
   EXPECT_EQ(plan_of({.size = 3, .rank = 2, .address = "unix:/tmp/x"}).num_local, 3);
@@ -92,6 +119,10 @@ TEST(GroupFlags, NameWhatCannotBe) {
   EXPECT_THAT(error({.size = 2, .rank = 2}), HasSubstr("--data-parallel-rank 2"));
   EXPECT_THAT(error({.size = 4, .start_rank = 2}), HasSubstr("--data-parallel-size-local"));
   EXPECT_THAT(error({.size = 4, .size_local = 3, .start_rank = 2}), HasSubstr("ranks 2 to 4"));
+  EXPECT_THAT(error({.size = 4, .size_local = 2, .headless = true}), HasSubstr("--headless"));
+  EXPECT_THAT(error({.size = 4, .rank = 2, .headless = true}), HasSubstr("--headless"));
+  EXPECT_THAT(error({.size = 4, .size_local = 2, .address = "h", .rpc_port = 65535}),
+              HasSubstr("--data-parallel-rpc-port 65535"));
   EXPECT_THAT(error({.size = 2000}), HasSubstr("1 to 1024"));
   EXPECT_THAT(error({.size = 2, .rpc_port = 70000}), HasSubstr("--data-parallel-rpc-port"));
   EXPECT_THAT(error({.size = 4}, LwsEnvironment{.leader_address = "l", .group_size = 3}),

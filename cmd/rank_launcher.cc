@@ -7,6 +7,8 @@
 #include "epp/endpoint_picker.h"
 #include "epp/filters.h"
 #include "gateway/gateway.h"
+#include "launcher/host_door.h"
+#include "launcher/host_link.h"
 #include "launcher/run_folder.h"
 #include "launcher/supervisor.h"
 
@@ -16,6 +18,7 @@
 #include <array>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 namespace wideep::cmd {
@@ -53,19 +56,17 @@ class RankLauncher {
 
   // The loop must not outlive what lives on it, and the supervisor's thread uses both.
   ~RankLauncher() {
+    host_link_.reset();
+    host_door_.reset();
     supervisor_.reset();
     gateway_.reset();
   }
 
   Result<int> run() {
-    WD_ASSIGN_OR_RETURN(const net::Address address, options_.listen.address());
-    WD_ASSIGN_OR_RETURN(http::ApiKeys keys, options_.listen.keys());
     WD_ASSIGN_OR_RETURN(launcher::RunFolder folder,
                         launcher::RunFolder::create(launcher::run_folder_parent()));
     folder_.emplace(std::move(folder));
-    WD_TRY(make_gateway(std::move(keys)));
-    WD_ASSIGN_OR_RETURN(const net::Address bound, gateway_->listen(address));
-    url_ = bound.is_unix() ? bound.to_string() : "http://" + bound.to_string();
+    WD_TRY(options_.plan.door == Door::kElsewhere ? find_door() : open_door());
     WD_TRY(add_groups());
     Status outcome;
     std::thread thread([&] {
@@ -73,7 +74,7 @@ class RankLauncher {
       service_.stop();
     });
     service_.run([&] {
-      gateway_->drain_and_wait(options_.listen.shutdown_timeout);
+      if (gateway_ != nullptr) gateway_->drain_and_wait(options_.listen.shutdown_timeout);
       supervisor_->stop();
     });
     thread.join();
@@ -87,6 +88,51 @@ class RankLauncher {
     http::ClientOptions client;
     client.connections_per_address_max = static_cast<int>(options_.listen.connections_max);
     return client;
+  }
+
+  // The door of this host, and of the others if it is the one for all.
+  Status open_door() {
+    WD_ASSIGN_OR_RETURN(const net::Address address, options_.listen.address());
+    WD_ASSIGN_OR_RETURN(http::ApiKeys keys, options_.listen.keys());
+    WD_TRY(make_gateway(std::move(keys)));
+    WD_ASSIGN_OR_RETURN(const net::Address bound, gateway_->listen(address));
+    url_ = bound.is_unix() ? bound.to_string() : "http://" + bound.to_string();
+    if (options_.plan.door == Door::kOwnRanks) return {};
+    WD_TRY(check_meeting_of_doors());
+    const GroupPlan& plan = options_.plan;
+    launcher::HostDoorOptions door{
+        .listen = plan.meeting_of_doors,
+        .key = launcher::door_key(options_.key),
+        .num_ranks = plan.num_ranks,
+        .own = {.first = plan.first_local, .count = plan.num_local},
+        .socket_of = [this](int32_t rank) { return place_of(rank).socket; },
+        .on_change = [this] { loop_.post([this] { on_other_hosts(); }); },
+        .connections_max = static_cast<int>(options_.listen.connections_max)};
+    WD_ASSIGN_OR_RETURN(host_door_, launcher::HostDoor::create(std::move(door)));
+    return {};
+  }
+
+  // The way to the first host's door, which has the ranks of this host too.
+  Status find_door() {
+    WD_TRY(check_meeting_of_doors());
+    const GroupPlan& plan = options_.plan;
+    url_ = fmt::format("the door at {}", plan.meeting_of_doors.to_string());
+    host_link_ = std::make_unique<launcher::HostLink>(launcher::HostLinkOptions{
+        .door = plan.meeting_of_doors,
+        .key = launcher::door_key(options_.key),
+        .num_ranks = plan.num_ranks,
+        .ranks = {.first = plan.first_local, .count = plan.num_local},
+        .socket_of = [this](int32_t rank) { return place_of(rank).socket; },
+        .connections_max = static_cast<int>(options_.listen.connections_max)});
+    return {};
+  }
+
+  // The ranks' own rule: without a key nothing leaves a host.
+  Status check_meeting_of_doors() const {
+    const net::Address& address = options_.plan.meeting_of_doors;
+    if (options_.key || options_.listen.insecure || net::is_loopback(address)) return {};
+    return invalid_argument("{} is beyond this host: give --data-parallel-key-file, or --insecure",
+                            address.to_string());
   }
 
   Status make_gateway(http::ApiKeys keys) {
@@ -188,17 +234,35 @@ class RankLauncher {
     if (status.state == GroupState::kReady) loop_.post([this] { announce(); });
   }
 
+  // Tells the door, wherever it is, which ranks answer.
   void update_endpoints() {
+    const std::scoped_lock lock(endpoints_mutex_);
+    std::vector<bool> own(static_cast<size_t>(options_.plan.num_local));
     std::vector<epp::EndpointSpec> specs;
     for (const GroupStatus& status : supervisor_->status()) {
       if (status.state != GroupState::kReady) continue;
       for (const RankPlace& place : places_of(status.name)) {
-        specs.push_back({.name = fmt::format("rank-{}", place.rank),
-                         .address = net::Address::unix_socket(place.socket),
-                         .labels = {{std::string(epp::kRankLabel), std::to_string(place.rank)}}});
+        own[static_cast<size_t>(place.rank - options_.plan.first_local)] = true;
+        specs.push_back(endpoint_at(place));
       }
     }
-    picker_->set_endpoints(std::move(specs));
+    if (host_link_ != nullptr) host_link_->set_ready(std::move(own));
+    if (host_door_ != nullptr)
+      for (const int32_t rank : host_door_->ready_ranks())
+        specs.push_back(endpoint_at(place_of(rank)));
+    if (picker_ != nullptr) picker_->set_endpoints(std::move(specs));
+  }
+
+  static epp::EndpointSpec endpoint_at(const RankPlace& place) {
+    return {.name = fmt::format("rank-{}", place.rank),
+            .address = net::Address::unix_socket(place.socket),
+            .labels = {{std::string(epp::kRankLabel), std::to_string(place.rank)}}};
+  }
+
+  // On the loop: hosts, or ranks of theirs, have come or gone.
+  void on_other_hosts() {
+    update_endpoints();
+    log_info("{} ranks of other hosts are ready behind {}", host_door_->ready_ranks().size(), url_);
   }
 
   // While a group starts, on the loop: its ranks say by a file each that they serve.
@@ -232,11 +296,11 @@ class RankLauncher {
     return std::ranges::find(groups_, name, &Group::name)->places;
   }
 
-  // What the ranks failed with, when that is the user's to put right.
+  // What the ranks failed with, when that says more than that they have.
   int exit_status() const {
     for (const GroupStatus& status : supervisor_->status()) {
-      if (status.last_exit.code == kExitUsage || status.last_exit.code == kExitBadModel)
-        return status.last_exit.code;
+      const int code = status.last_exit.code;
+      if (code == kExitUsage || code == kExitBadModel || code == kExitGroupEnded) return code;
     }
     return kExitFailed;
   }
@@ -255,6 +319,9 @@ class RankLauncher {
   std::unique_ptr<gateway::Gateway> gateway_;
   std::unique_ptr<launcher::Supervisor> supervisor_;
   std::vector<Group> groups_;
+  std::unique_ptr<launcher::HostDoor> host_door_;  // on the host of a door for all
+  std::unique_ptr<launcher::HostLink> host_link_;  // on the others
+  std::mutex endpoints_mutex_;  // the last to look at the endpoints is the last to tell
   std::string url_;
   bool is_announced_ = false;  // on the loop
 };

@@ -7,14 +7,19 @@
 //
 // Ranks that share experts live and die together; independent ones are restarted one by one. While
 // a group is not ready the door answers 503 with Retry-After.
+//
+// Over several hosts there may be one door, on the first: the ranks of the others are reached
+// through launcher::HostDoor there and launcher::HostLink here, by the same kind of socket.
 #pragma once
 
 #include "base/result.h"
 #include "cmd/group_flags.h"
 #include "cmd/listen_options.h"
+#include "fabric/tls.h"
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,8 +36,9 @@ struct RankPlace {
 
 struct RankLauncherOptions {
   GroupPlan plan;
-  ListenFlags listen;  // of the door
-  std::string what;    // is served, for the log
+  std::optional<fabric::PresharedKey> key;  // of the group
+  ListenFlags listen;                       // of the door
+  std::string what;                         // is served, for the log
   int64_t max_num_seqs = 64;
   bool moves_kv = false;  // requests may carry kv_transfer_params to the ranks
   // The arguments with which this program becomes that rank.

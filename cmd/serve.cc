@@ -86,7 +86,10 @@ class Serve final : public Verb {
       return fail({ErrorCode::kInvalidArgument,
                    "--metrics-port is for one rank; the door of several has /metrics"},
                   kExitUsage);
+    auto key = group_.key();
+    if (!key) return fail(key.error(), kExitUsage);
     RankLauncherOptions launch{.plan = plan,
+                               .key = *std::move(key),
                                .listen = listen_,
                                .what = rank_.engine.model_path,
                                .max_num_seqs = rank_.engine.engine.max_num_seqs,
@@ -109,6 +112,8 @@ class Serve final : public Verb {
     group_.size_local = plan.num_local;
     group_.start_rank = plan.first_local;
     group_.rank = place.rank;
+    group_.headless = false;
+    group_.hybrid_lb = false;
     group_.address = plan.leader.is_unix() ? plan.leader.to_string() : plan.leader.host;
     if (!place.meeting.empty()) group_.address = place.meeting;
     std::vector<std::string> arguments = options.arguments();

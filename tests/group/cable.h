@@ -29,6 +29,9 @@ class Cable {
   // Moves the calling process (a thread's worth of it) to a host.
   Status move_to(int host) const;
 
+  // Of a host's network namespace; the cable keeps it.
+  int network(int host) const { return hosts_[host].network.get(); }
+
   // Every frame takes this long from now on.
   void set_delay(Duration delay) { delay_ns_.store(delay.count()); }
 

@@ -27,23 +27,24 @@ def is_long():
 
 
 def await_true(condition, what, patience_s=PATIENCE_S):
-    """Looks until the condition holds; there is no other way to see into another process."""
+    """Looks until the condition holds; there is no other way to see into another process. what: words, or what makes them."""
     give_up = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > give_up:
-            raise AssertionError(f"not within {patience_s} s: {what}")
+            raise AssertionError(f"not within {patience_s} s: {what() if callable(what) else what}")
         time.sleep(0.02)
 
 
 class Serve:
     """One `wideep serve`, whatever its flags make it: a rank, or the door of several."""
 
-    def __init__(self, binary, model, *arguments, environment=None):
+    def __init__(self, binary, model, *arguments, environment=None, before=()):
+        """before: words in front of the command, such as those that choose its network."""
         self.folder = tempfile.TemporaryDirectory()
         self.ready = pathlib.Path(self.folder.name) / "url"
         self.log_path = pathlib.Path(self.folder.name) / "log"
         self.log_file = open(self.log_path, "w")
-        command = [binary, "serve", str(model), "--port", "0", "--ready-file", str(self.ready), "--cache-dir", "",
+        command = [*before, binary, "serve", str(model), "--port", "0", "--ready-file", str(self.ready), "--cache-dir", "",
                    "--kv-cache-memory-bytes", "64M", "--max-model-len", "1024", *map(str, arguments)]
         self.process = subprocess.Popen(command, stderr=self.log_file, stdout=subprocess.DEVNULL,
                                         env={**os.environ, "TMPDIR": self.folder.name, "XDG_RUNTIME_DIR": self.folder.name,
@@ -132,10 +133,28 @@ class Answer:
         return json.loads(self.body)
 
 
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def connect(url, timeout):
+    """To http://host:port or unix:/path."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "unix":
+        return UnixConnection(parts.path, timeout)
+    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+
+
 def call(url, path, body=None, headers=None, timeout=PATIENCE_S):
     """One request on a connection of its own; a cut connection is an Answer with an error."""
-    parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+    connection = connect(url, timeout)
     status, answer_headers, text = 0, {}, b""
     try:
         payload = None if body is None else json.dumps(body)

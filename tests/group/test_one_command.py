@@ -5,49 +5,15 @@ Arguments: the binary, then unittest's.
 import json
 import os
 import pathlib
-import random
 import signal
 import sys
 import tempfile
 import threading
-import time
 import unittest
 
 import ranks
+from doors import MODEL, WIDEEP, Door, Load
 from ranks import Serve, answers_of_one_rank, await_true, call, tokens_and_logprobs
-
-WIDEEP = sys.argv[1]
-MODEL = "dsv3-tiny-mtp"
-# What a client may see of a group that has lost a rank; all of them may be sent again.
-RETRYABLE = {502, 503, 504}
-
-
-class Door(Serve):
-    """The launcher with its ranks."""
-
-    def __init__(self, num_ranks, *arguments, model=MODEL, environment=None):
-        super().__init__(WIDEEP, ranks.model_path(model), "--data-parallel-size", num_ranks, "--enable-expert-parallel",
-                         *arguments, environment=environment)
-
-    def __enter__(self):
-        try:
-            return self.await_ready()
-        except BaseException:
-            self.abandon()
-            raise
-
-    def __exit__(self, *_):
-        self.abandon()
-
-    def is_healthy(self):
-        return call(self.url, "/health").status == 200
-
-    def pids(self):
-        """Of the ranks, by rank."""
-        return {ranks.rank_of(pid): pid for pid in ranks.children_of(self.process.pid)}
-
-    def remains(self):
-        return [path for path in pathlib.Path(self.folder.name).iterdir() if path.name.startswith("wideep-")]
 
 
 class OneCommand(unittest.TestCase):
@@ -169,7 +135,7 @@ class OneCommand(unittest.TestCase):
             secret.chmod(0o600)
             common = ["--data-parallel-size-local", 2, "--data-parallel-address", f"unix:{folder}/meeting",
                       "--data-parallel-key-file", secret]
-            first = Door(4, *common, "--node-id", 0)
+            first = Door(4, *common, "--node-id", 0, "--data-parallel-hybrid-lb")
             second = Door(4, *common, "--node-id", 1, "--data-parallel-start-rank", 2)
             with first, second:
                 for i, request in enumerate(requests):
@@ -190,79 +156,20 @@ class Faults(unittest.TestCase):
     """A rank is lost under load: every request ends with its tokens or an error that says to try again, the group comes back."""
 
     def check(self, number, noticed_within_s):
-        requests = ranks.requests_of(MODEL)
-        expected = [answers[0]["tokens"] for answers in answers_of_one_rank(WIDEEP, MODEL, requests)]
         with Door(4) as door:
             before = door.pids()
-            lost_at, outcomes, stop = [], [], threading.Event()
-
-            def client(seed):
-                choose = random.Random(seed)
-                while not stop.is_set():
-                    i = choose.randrange(len(requests))
-                    stream = choose.random() < 0.5
-                    start = time.monotonic()
-                    answer = call(door.url, "/v1/completions", {**requests[i], "stream": stream, "n": 1}, timeout=60)
-                    outcomes.append((i, stream, start, time.monotonic(), answer))
-                    if answer.status != 200:
-                        stop.wait(0.05)
-
-            clients = [threading.Thread(target=client, args=(seed,)) for seed in range(6)]
-            for thread in clients:
-                thread.start()
-            await_true(lambda: len(outcomes) > 20, "load")
-            lost_at.append(time.monotonic())
-            os.kill(before[2], number)
-            await_true(lambda: "starts again" in door.log(), "the group ends")
-            await_true(lambda: not ranks.exists(before[0]) and door.is_healthy(), "the group is back")
-            count = len(outcomes)
-            await_true(lambda: len(outcomes) > count + 20, "load on the new group")
-            stop.set()
-            for thread in clients:
-                thread.join()
-            kinds = [self.kind_of(outcome, expected) for outcome in outcomes]
-            print(f"signal {number}: " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))), file=sys.stderr)
-            self.assertGreater(len(set(kinds)), 1, "the loss was noticed by nobody")
-            slowest = max(end - start for _, _, start, end, _ in outcomes)
-            self.assertLess(slowest, noticed_within_s, "a request waited for a lost rank")
+            with Load(door) as load:
+                await_true(lambda: len(load.outcomes) > 20, "load")
+                os.kill(before[2], number)
+                await_true(lambda: "starts again" in door.log(), "the group ends")
+                await_true(lambda: not ranks.exists(before[0]) and door.is_healthy(), "the group is back")
+                count = len(load.outcomes)
+                await_true(lambda: len(load.outcomes) > count + 20, "load on the new group")
+            load.check(self, f"signal {number}", noticed_within_s)
             self.assertEqual(len([pid for pid in before.values() if ranks.exists(pid)]), 0)
             self.assertIn("rank 2 lost", door.log())
             self.assertEqual(door.stop(), 0)
             self.assertEqual(door.remains(), [])
-
-    def kind_of(self, outcome, expected):
-        i, stream, _, _, answer = outcome
-        if answer.status == 200 and not stream and not answer.error:
-            self.assertEqual(answer.json()["choices"][0]["token_ids"], expected[i], "wrong tokens")
-            return "whole"
-        if answer.status == 200 and stream:
-            tokens, end = self.read_stream(answer)
-            self.assertEqual(tokens, expected[i][:len(tokens)], "wrong tokens")
-            self.assertTrue(end != "done" or tokens == expected[i], "an answer that looks whole")
-            return f"stream {end}"
-        if answer.status in RETRYABLE:
-            self.assertIn("retry-after", answer.headers)
-            return f"{answer.status} {answer.json()['error']['code']}"
-        return f"cut ({type(answer.error).__name__})" if answer.error else self.fail(f"{answer.status} {answer.body}")
-
-    def read_stream(self, answer):
-        """Tokens that came, and how the stream ended: done, with an error event, or cut."""
-        tokens, end = [], "cut"
-        for event in answer.body.split("\n\n"):
-            if not event.startswith("data: "):
-                continue
-            if event == "data: [DONE]":
-                end = "done" if end == "cut" else end
-                continue
-            try:
-                document = json.loads(event[len("data: "):])
-            except json.JSONDecodeError:
-                return tokens, "cut"
-            if "error" in document:
-                end = f"error {document['error']['code']}"
-            for choice in document.get("choices", []):
-                tokens += choice.get("token_ids") or []
-        return tokens, end
 
     def test_a_rank_is_killed(self):
         self.check(signal.SIGKILL, 20)
