@@ -1,4 +1,5 @@
 #include "math/attention.h"
+#include "math/expanded_attention.h"
 #include "math/formats.h"
 
 #include <algorithm>
@@ -46,11 +47,49 @@ Decoded decode_cache(const AttentionShape& shape,
   return cache;
 }
 
-double dot(const float* q, const double* key, int64_t count) {
+template <typename T>
+double dot(const T* q, const double* key, int64_t count) {
   double sum = 0;
   for (int64_t i = 0; i < count; ++i)
     sum += static_cast<double>(q[i]) * key[i];
   return sum;
+}
+
+std::vector<double> decode_matrix(const PackedMatrix& w) {
+  std::vector<double> values;
+  for (int64_t n = 0; n < w.n; ++n) {
+    for (int64_t k = 0; k < w.k; ++k)
+      values.push_back(static_cast<double>(unpack_value(w, n, k)));
+  }
+  return values;
+}
+
+// Keys and values of one head of a chunk, expanded from the latents.
+Decoded expand_cache(const ExpandedShape& shape,
+                     const PackedMatrix& keys,
+                     const PackedMatrix& values,
+                     int64_t block_tokens,
+                     const AttentionChunk& chunk) {
+  const std::vector<double> w_uk = decode_matrix(keys);
+  const std::vector<double> w_uv = decode_matrix(values);
+  const int64_t row_bytes = shape.token_values * cache_value_bytes(shape.format);
+  Decoded cache;
+  std::vector<double> row;
+  for (int64_t position = 0; position < chunk.position + chunk.count; ++position) {
+    row.clear();
+    decode(shape.format,
+           chunk.blocks[static_cast<size_t>(position / block_tokens)] +
+               position % block_tokens * row_bytes,
+           shape.latent_width + shape.rope_width, row);
+    for (int64_t i = 0; i < shape.nope_width; ++i)
+      cache.keys.push_back(
+          dot(w_uk.data() + i * shape.latent_width, row.data(), shape.latent_width));
+    cache.keys.insert(cache.keys.end(), row.begin() + shape.latent_width, row.end());
+    for (int64_t i = 0; i < shape.value_width; ++i)
+      cache.values.push_back(
+          dot(w_uv.data() + i * shape.latent_width, row.data(), shape.latent_width));
+  }
+  return cache;
 }
 
 // One query row: softmax over the first `visible` positions, then the weighted mean of the values.
@@ -93,6 +132,28 @@ void reference_attention(const AttentionShape& shape,
           attend(shape, cache, chunk.position + query + 1, chunk.q + row * shape.key_width,
                  chunk.out + row * shape.value_width);
         }
+      }
+    }
+  }
+}
+
+void reference_expanded_attention(const ExpandedShape& shape,
+                                  const ExpansionWeights& weights,
+                                  int64_t block_tokens,
+                                  std::span<const AttentionChunk> chunks) {
+  AttentionShape head_shape;
+  head_shape.key_width = shape.key_width();
+  head_shape.value_width = shape.value_width;
+  head_shape.scale = shape.scale;
+  for (const AttentionChunk& chunk : chunks) {
+    for (int64_t head = 0; head < shape.num_heads; ++head) {
+      const auto h = static_cast<size_t>(head);
+      const Decoded cache =
+          expand_cache(shape, weights.keys[h], weights.values[h], block_tokens, chunk);
+      for (int64_t query = 0; query < chunk.count; ++query) {
+        const int64_t row = query * shape.num_heads + head;
+        attend(head_shape, cache, chunk.position + query + 1, chunk.q + row * shape.key_width(),
+               chunk.out + row * shape.value_width);
       }
     }
   }
