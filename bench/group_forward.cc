@@ -2,25 +2,33 @@
 // threads against 2 ranks with 1 thread each, on the same cores in turns; each against the bytes
 // that its own layout must read (two ranks read everything but the experts twice).
 //
-//   group_forward_bench DIR [--quantization FORMAT] [--rounds N]
+//   group_forward_bench DIR [--quantization FORMAT] [--rounds N] [--namespaces A,B --leader ADDRESS]
 //
 // DIR is a checkpoint, e.g. of `wideep make-checkpoint ds2 DIR`. Every sequence has its own random
 // tokens and 64 of context. A third contestant waits for all rows before it computes the shared
-// expert: what it loses is what computing while rows travel gains. Prints JSON.
+// expert: what it loses is what computing while rows travel gains. With two network namespaces the
+// two ranks are hosts of their own: each lives in one of them and reaches the other by TCP, however
+// slow the link between the namespaces is; ADDRESS is host and port in the first. Prints JSON.
 #include "base/check.h"
 #include "base/random.h"
 #include "base/topology.h"
 #include "ep/fabric_all_to_all.h"
 #include "ep/local_all_to_all.h"
 #include "fabric/group_fabric.h"
+#include "fabric/join.h"
+#include "fabric/unique_fd.h"
 #include "model/golden_run.h"
 #include "model/load_model.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sched.h>
 
 #include <algorithm>
+#include <array>
 #include <barrier>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -164,11 +172,27 @@ class Alone {
   std::unique_ptr<Decoder> decoder_;
 };
 
-// Two ranks with one thread each: threads of this process that share memory as processes do.
+// Two network namespaces, a host each.
+struct Hosts {
+  std::array<std::string, kRanks> namespaces;
+  net::Address leader;  // in the first
+};
+
+// This thread, and those that it starts, see the network of that namespace from now on.
+void enter_namespace(const std::string& name) {
+  const fabric::UniqueFd space(open(("/var/run/netns/" + name).c_str(), O_RDONLY | O_CLOEXEC));
+  WD_CHECK(space && setns(space.get(), CLONE_NEWNET) == 0);
+}
+
+// Two ranks with one thread each: threads of this process that share memory as processes do, or
+// that reach each other over TCP from host to host.
 class Split {
  public:
-  Split(const std::string& folder, const LoadOptions& load, const DecoderModel& whole)
-      : go_(kRanks + 1) {
+  Split(const std::string& folder,
+        const LoadOptions& load,
+        const DecoderModel& whole,
+        const std::optional<Hosts>& hosts)
+      : hosts_(hosts), go_(kRanks + 1) {
     const ModelConfig& config = whole.config();
     exchange_.shape = {.hidden = config.hidden_size,
                        .top_k = config.router.top_k,
@@ -178,13 +202,10 @@ class Split {
     placement_ = ep::Placement::linear(static_cast<int32_t>(config.num_layers),
                                        static_cast<int32_t>(config.num_experts()), kRanks);
     shape_ = {.node_of = std::vector<NodeId>(kRanks), .num_channels = ep::kNumChannels};
-    shape_.arena_bytes = ep::ExchangeLayout(exchange_.shape, shape_.node_of).arena_bytes();
-    auto local = *fabric::hand_over_in_process(shape_);
+    shape_.arena_bytes = arena_bytes(shape_.node_of);
+    if (!hosts_) local_ = *fabric::hand_over_in_process(shape_);
     for (int32_t r = 0; r < kRanks; ++r)
-      threads_.emplace_back(
-          [this, &folder, load, r, peers = std::move(local[static_cast<size_t>(r)])]() mutable {
-            serve(folder, load, RankId{r}, std::move(peers));
-          });
+      threads_.emplace_back([this, &folder, load, r] { serve(folder, load, RankId{r}); });
     go_.arrive_and_wait();  // all have loaded and prefilled
   }
 
@@ -207,10 +228,30 @@ class Split {
  private:
   enum class Order { kOverlap, kWait, kQuit };
 
-  void serve(const std::string& folder, LoadOptions load, RankId id, fabric::LocalPeers peers) {
+  int64_t arena_bytes(const std::vector<NodeId>& node_of) const {
+    return ep::ExchangeLayout(exchange_.shape, node_of).arena_bytes();
+  }
+
+  std::unique_ptr<fabric::GroupFabric> connect(RankId id) {
+    const fabric::GroupFabricOptions options{.wait = fabric::WaitPolicy::for_node(kRanks, kRanks)};
+    if (!hosts_)
+      return *fabric::GroupFabric::create(
+          shape_, id, std::move(local_[static_cast<size_t>(index(id))]), {}, options);
+    return *fabric::join({.rank = id,
+                          .num_ranks = kRanks,
+                          .leader = hosts_->leader,
+                          .host = id == RankId{0} ? hosts_->leader.host : "",
+                          .node_id = index(id),
+                          .num_channels = ep::kNumChannels,
+                          .insecure = true,
+                          .fabric = options},
+                         [&](const std::vector<NodeId>& node_of) { return arena_bytes(node_of); });
+  }
+
+  void serve(const std::string& folder, LoadOptions load, RankId id) {
+    if (hosts_) enter_namespace(hosts_->namespaces[static_cast<size_t>(index(id))]);
     ThreadPool pool({.num_threads = 1, .cpus = {index(id)}});
-    const auto fabric = *fabric::GroupFabric::create(
-        shape_, id, std::move(peers), {}, {.wait = fabric::WaitPolicy::for_node(kRanks, kRanks)});
+    const auto fabric = connect(id);
     for (int32_t layer = 0; layer < placement_.num_layers(); ++layer) {
       const auto experts = placement_.layer(LayerId{layer}).experts_of(id);
       load.weights.slots.emplace_back(experts.begin(), experts.end());
@@ -232,9 +273,11 @@ class Split {
     }
   }
 
+  const std::optional<Hosts> hosts_;
   ep::ExchangeOptions exchange_;
   ep::Placement placement_ = ep::Placement::linear(1, 1, 1);
   fabric::Shape shape_;
+  std::vector<fabric::LocalPeers> local_;  // without hosts
   std::barrier<> go_;
   Order order_ = Order::kOverlap;
   double bytes_ = 0;
@@ -260,9 +303,12 @@ std::vector<double> ratios(const std::vector<double>& a, const std::vector<doubl
   return all;
 }
 
-void run(const std::string& folder, const LoadOptions& load, int rounds) {
+void run(const std::string& folder,
+         const LoadOptions& load,
+         int rounds,
+         const std::optional<Hosts>& hosts) {
   Alone alone(folder, load);
-  Split split(folder, load, alone.model());
+  Split split(folder, load, alone.model(), hosts);
   std::vector<double> one;
   std::vector<double> two;
   std::vector<double> two_waiting;
@@ -297,17 +343,26 @@ void run(const std::string& folder, const LoadOptions& load, int rounds) {
 }  // namespace wideep::bench
 
 int main(int argc, char** argv) {
+  using namespace wideep;
   std::string quantization;
   int rounds = 10;
-  for (int i = 2; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i];
-    if (flag == "--quantization") quantization = argv[i + 1];
-    if (flag == "--rounds") rounds = std::max(1, std::atoi(argv[i + 1]));
-  }
-  if (argc < 2) {
-    fmt::print(stderr, "group_forward_bench DIR [--quantization FORMAT] [--rounds N]\n");
+  bench::Hosts hosts;
+  if (argc < 2 || argc % 2 != 0 || !std::filesystem::is_directory(argv[1])) {
+    fmt::print(stderr,
+               "group_forward_bench DIR [--quantization FORMAT] [--rounds N] "
+               "[--namespaces A,B --leader ADDRESS]\n");
     return 2;
   }
-  wideep::bench::run(argv[1], wideep::bench::load_options(quantization), rounds);
+  for (int i = 2; i < argc; i += 2) {
+    const std::string flag = argv[i];
+    const std::string value = argv[i + 1];
+    if (flag == "--quantization") quantization = value;
+    if (flag == "--rounds") rounds = std::max(1, std::atoi(value.c_str()));
+    if (flag == "--leader") hosts.leader = *net::parse_address(value);
+    if (flag == "--namespaces")
+      hosts.namespaces = {value.substr(0, value.find(',')), value.substr(value.find(',') + 1)};
+  }
+  bench::run(argv[1], bench::load_options(quantization), rounds,
+             hosts.namespaces[0].empty() ? std::nullopt : std::optional(hosts));
   return 0;
 }
