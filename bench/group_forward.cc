@@ -2,7 +2,8 @@
 // threads against 2 ranks with 1 thread each, on the same cores in turns; each against the bytes
 // that its own layout must read (two ranks read everything but the experts twice).
 //
-//   group_forward_bench DIR [--quantization FORMAT] [--rounds N] [--namespaces A,B --leader ADDRESS]
+//   group_forward_bench DIR [--quantization FORMAT] [--rounds N]
+//                       [--namespaces A,B --leader ADDRESS]
 //
 // DIR is a checkpoint, e.g. of `wideep make-checkpoint ds2 DIR`. Every sequence has its own random
 // tokens and 64 of context. A third contestant waits for all rows before it computes the shared
