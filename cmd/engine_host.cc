@@ -234,6 +234,7 @@ Status EngineHost::make_pool() {
   const bool has_all_cores = pool.num_threads == static_cast<int>(cpus.cpus.size());
   if (cpus.shared || !has_all_cores) pool.cpus.clear();
   pool_ = std::make_unique<ThreadPool>(std::move(pool));
+  options_.rank.shared_cache_bytes = topology.shared_cache_bytes();
   if (options_.rank.join) {
     options_.rank.join->fabric.wait =
         fabric::WaitPolicy::for_node(options_.rank.num_local, topology.num_cores());
@@ -279,11 +280,13 @@ void EngineHost::make_local_exchange(const model::LoadOptions& load) {
   const model::ModelConfig& config = model_->config();
   local_ = std::make_unique<ep::LocalAllToAll>(
       *pool_, math::kernels(numeric.isa),
-      ep::LocalAllToAllOptions{.formats = numeric.row_formats(),
-                               .hidden = config.hidden_size,
-                               .num_experts = config.num_experts(),
-                               .top_k = config.router.top_k,
-                               .tokens_max = load.rows_max});
+      ep::LocalAllToAllOptions{
+          .formats = numeric.row_formats(),
+          .hidden = config.hidden_size,
+          .num_experts = config.num_experts(),
+          .top_k = config.router.top_k,
+          .tokens_max = load.rows_max,
+          .num_layers = static_cast<int32_t>(config.num_layers_with_draft(load.weights.draft))});
 }
 
 ep::AllToAll& EngineHost::all_to_all() {

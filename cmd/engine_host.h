@@ -73,6 +73,9 @@ class EngineHost {
   // Null if this rank holds all experts itself.
   const ep::Group* group() const { return group_.get(); }
 
+  // Null if there is a group.
+  const ep::LocalAllToAll* local() const { return local_.get(); }
+
   // Of numbers, if the folder has no tokenizer.json.
   const tokenizer::Tokenizer& tokenizer() const { return *tokenizer_; }
 

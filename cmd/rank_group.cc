@@ -23,7 +23,8 @@ Result<std::unique_ptr<ep::Group>> join_group(const RankOptions& rank,
       .exchange = {.shape = {.hidden = config.hidden_size,
                              .top_k = static_cast<int32_t>(config.router.top_k),
                              .tokens_max = load.rows_max,
-                             .formats = numeric.row_formats()}}};
+                             .formats = numeric.row_formats()},
+                   .shared_cache_bytes = rank.shared_cache_bytes}};
   options.join.rules = fmt::format("model {}, {}", fingerprint, numeric.describe());
   // A new membership each time the group meets: grows over restarts of the leader.
   options.join.epoch = static_cast<uint64_t>(real_clock().unix_seconds());

@@ -18,8 +18,10 @@
 namespace wideep::cmd {
 
 struct RankOptions {
+  int32_t number = 0;       // of the group, or among ranks that share nothing
   int32_t local_index = 0;  // among the ranks of this host, which share its cores
   int32_t num_local = 1;
+  int64_t shared_cache_bytes = 0;           // see ep::ExchangeOptions
   std::optional<fabric::JoinOptions> join;  // none: it holds all experts itself
   PlacementOptions placement;
 };

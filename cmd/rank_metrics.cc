@@ -142,9 +142,24 @@ void RankMetrics::render(std::string& out) {
   registry_.render(out);
 }
 
+namespace {
+
+Json expert_load_alone(const EngineHost& host) {
+  const model::ModelConfig& config = host.model().config();
+  if (config.num_experts() == 0) return {};
+  const ep::ExpertLoad& load = host.local()->load();
+  const auto placement = ep::Placement::linear(
+      load.num_layers(), static_cast<int32_t>(config.num_experts()), /*num_ranks=*/1);
+  Json document = load.to_json(placement, RankId{0}, dispatch_row_bytes(host));
+  document.set("rank", host.options().rank.number);
+  return document;
+}
+
+}  // namespace
+
 Json expert_load(const EngineHost& host) {
   const ep::Group* group = host.group();
-  if (group == nullptr) return {};
+  if (group == nullptr) return expert_load_alone(host);
   return group->exchange().load().to_json(group->placement(), group->fabric().rank(),
                                           dispatch_row_bytes(host));
 }

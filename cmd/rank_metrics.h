@@ -33,7 +33,8 @@ class RankMetrics {
 };
 
 // GET /expert_load of one rank: rows and bytes that its experts have computed, by layer and expert,
-// and that it has sent, by layer and rank (ep::ExpertLoad::to_json). Null if it has no group.
+// and that it has sent, by layer and rank (ep::ExpertLoad::to_json). A rank by itself is a group of
+// one that sends all to itself. Null if the model has no experts.
 Json expert_load(const EngineHost& host);
 
 // The same of all ranks behind a door, from the documents of each, with what only all of them

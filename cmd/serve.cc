@@ -125,6 +125,7 @@ class Serve final : public Verb {
   // What this process is in the plan.
   Status become_rank(const GroupPlan& plan) {
     rank_.api.engine_label = std::to_string(*plan.rank);
+    rank_.engine.rank.number = *plan.rank;
     rank_.engine.rank.local_index = *plan.rank - plan.first_local;
     rank_.engine.rank.num_local = plan.num_local;
     if (!plan.is_group()) return {};
@@ -135,7 +136,12 @@ class Serve final : public Verb {
                              .host = group_.host,
                              .insecure = listen_.insecure,
                              .timeout = group_.start_timeout};
-    if (group_.transport == "ucx") join.transport = fabric::NodeTransport::kUcx;
+    if (group_.transport == "ucx") {
+      join.transport = fabric::NodeTransport::kUcx;
+      // UCX's own variables: which transports and devices it may take.
+      join.ucx = {.transports = environment_variable("UCX_TLS").value_or(""),
+                  .devices = environment_variable("UCX_NET_DEVICES").value_or("")};
+    }
     if (group_.node_id >= 0) join.node_id = static_cast<int32_t>(group_.node_id);
     WD_ASSIGN_OR_RETURN(join.key, group_.key());
     rank_.engine.rank.join = std::move(join);

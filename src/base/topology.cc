@@ -60,7 +60,11 @@ Result<Topology> Topology::read(const char* synthetic_or_null) {
     if (!node.cpus.empty()) nodes.push_back(std::move(node));
   }
   if (nodes.empty()) return error(ErrorCode::kUnavailable, "hwloc finds no core to compute on");
-  return Topology(std::move(nodes));
+  const hwloc_obj_t cache = hwloc_get_nbobjs_by_type(raw, HWLOC_OBJ_L3CACHE) == 1
+                                ? hwloc_get_obj_by_type(raw, HWLOC_OBJ_L3CACHE, 0)
+                                : nullptr;
+  return Topology(std::move(nodes),
+                  cache == nullptr ? 0 : static_cast<int64_t>(cache->attr->cache.size));
 }
 
 int Topology::num_cores() const {

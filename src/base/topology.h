@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,6 +34,9 @@ class Topology {
 
   int num_numa_nodes() const { return static_cast<int>(nodes_.size()); }
 
+  // Of the last-level cache, where all cores share one; else 0.
+  int64_t shared_cache_bytes() const { return shared_cache_bytes_; }
+
   // The cores of rank `index` of `num_ranks` on this host. With at least as many ranks as NUMA
   // nodes a rank stays on one; with more ranks than cores they take turns on them.
   // kInvalidArgument if index is not in [0, num_ranks).
@@ -44,11 +48,13 @@ class Topology {
     std::vector<int> cpus;  // first hardware thread of every core
   };
 
-  explicit Topology(std::vector<Node> nodes) : nodes_(std::move(nodes)) {}
+  Topology(std::vector<Node> nodes, int64_t shared_cache_bytes)
+      : nodes_(std::move(nodes)), shared_cache_bytes_(shared_cache_bytes) {}
 
   static Result<Topology> read(const char* synthetic_or_null);
 
   std::vector<Node> nodes_;  // those with cores
+  int64_t shared_cache_bytes_;
 };
 
 // A pool of `num_threads` (0: one per core of the rank) pinned to these cores. Threads that share

@@ -24,6 +24,15 @@ TEST(Topology, OneRankOnOneNodeGetsEveryCoreOnce) {
   EXPECT_THAT(place("numa:1 core:4 pu:1", 0, 1).cpus, ElementsAre(0, 1, 2, 3));
 }
 
+TEST(Topology, TellsTheCacheThatAllCoresShareOnly) {
+  const auto shared = [](const char* machine) {
+    return Topology::synthetic(machine)->shared_cache_bytes();
+  };
+  EXPECT_EQ(shared("numa:1 l3:1(size=33554432) core:4 pu:1"), 32 << 20);
+  EXPECT_EQ(shared("numa:1 l3:2(size=33554432) core:4 pu:1"), 0);
+  EXPECT_EQ(shared("numa:1 core:4 pu:1"), 0);
+}
+
 TEST(Topology, ARankPerNodeStaysOnItsNode) {
   const std::string machine = "numa:2 core:4 pu:2";
   EXPECT_THAT(place(machine, 0, 2).cpus, ElementsAre(0, 2, 4, 6));

@@ -9,6 +9,14 @@ std::unexpected<Error> blame(RankId rank, Error error) {
   return with_context(std::move(error), fmt::format("rank {}", index(rank)));
 }
 
+bool Exchange::stays_in_cache(int64_t num_results) const {
+  if (options.shared_cache_bytes == 0) return false;
+  int64_t ranks_here = 0;
+  for (int32_t r = 0; r < num_ranks(); ++r)
+    ranks_here += fabric.shape().same_node(RankId{r}, rank()) ? 1 : 0;
+  return num_results * layout.result_bytes() * ranks_here <= options.shared_cache_bytes;
+}
+
 Status await_all(fabric::Fabric& fabric, Operation op, TimePoint deadline, HasCome has_come) {
   const int32_t num_ranks = fabric.shape().num_ranks();
   std::optional<std::pair<RankId, Error>> bad;

@@ -32,6 +32,8 @@ struct ExchangeOptions {
   Duration progress_deadline = std::chrono::seconds{60};  // or 20 x a step's average, if longer
   uint64_t config_hash = 0;  // whatever else must be equal on all ranks (NumericConfig, model)
   uint64_t first_seq = 1;    // tests start near the wrap
+  // Of the cache that all ranks of this node share, if they do: what fits is not written past it.
+  int64_t shared_cache_bytes = 0;
 };
 
 struct Exchange {
@@ -46,6 +48,10 @@ struct Exchange {
   RankId rank() const { return fabric.rank(); }
 
   int32_t num_ranks() const { return fabric.shape().num_ranks(); }
+
+  // Whether an exchange in which this rank writes (and, as a guess, the others of its node too) so
+  // many results stays in their common cache. See docs/decisions/0015.
+  bool stays_in_cache(int64_t num_results) const;
 };
 
 // Blocks until has_come(rank) is true for every rank, asked again and again in rank order. An error

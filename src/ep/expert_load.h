@@ -32,6 +32,8 @@ class ExpertLoad {
     return get(computed_, index(layer) * slots_per_rank_ + index(slot));
   }
 
+  int32_t num_layers() const { return num_layers_; }
+
   int64_t sent(LayerId layer, RankId to) const {
     return get(sent_, index(layer) * num_ranks_ + index(to));
   }

@@ -30,7 +30,8 @@ LocalAllToAll::LocalAllToAll(ThreadPool& pool,
       weights_(static_cast<size_t>(options.tokens_max * options.top_k)),
       first_row_(static_cast<size_t>(options.num_experts + 1)),
       in_pointers_(weights_.size()),
-      out_pointers_(weights_.size()) {
+      out_pointers_(weights_.size()),
+      load_(options.num_layers, static_cast<int32_t>(options.num_experts), 1) {
   experts_.reserve(static_cast<size_t>(options.num_experts));
   for (size_t pair = 0; pair < weights_.size(); ++pair)
     result_pointers_.push_back(out_rows_.data() + static_cast<int64_t>(pair) * out_bytes_);
@@ -44,7 +45,7 @@ Result<StepProgram> LocalAllToAll::begin_step(const StepWish& wish) {
                      .anyone_has_work = wish.has_work};
 }
 
-Status LocalAllToAll::start_dispatch(LayerId /*layer*/,
+Status LocalAllToAll::start_dispatch(LayerId layer,
                                      MatrixView<const float> h,
                                      const Routing& routing) {
   WD_CHECK(handed_out_);
@@ -55,6 +56,7 @@ Status LocalAllToAll::start_dispatch(LayerId /*layer*/,
   std::ranges::copy(routing.weights, weights_.begin());
   round_rows(h);
   group_by_expert(routing);
+  count(layer);
   handed_out_ = false;
   return {};
 }
@@ -110,6 +112,13 @@ void LocalAllToAll::group_by_expert(const Routing& routing) {
     }
     begin = end;
   }
+}
+
+void LocalAllToAll::count(LayerId layer) {
+  if (index(layer) >= options_.num_layers) return;
+  for (const ExpertRows& rows : experts_)
+    load_.add_computed(layer, rows.slot, std::ssize(rows.in));
+  load_.add_sent(layer, RankId{0}, num_tokens_ * options_.top_k);
 }
 
 Result<ExpertBatch> LocalAllToAll::next_experts() {

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/thread_pool.h"
 #include "ep/all_to_all.h"
+#include "ep/expert_load.h"
 #include "math/kernels.h"
 
 #include <cstdint>
@@ -19,6 +20,7 @@ struct LocalAllToAllOptions {
   int64_t num_experts = 0;  // slot i holds expert i
   int64_t top_k = 0;
   int64_t tokens_max = 0;
+  int32_t num_layers = 0;  // whose loads are counted
 };
 
 class LocalAllToAll : public AllToAll {
@@ -34,9 +36,13 @@ class LocalAllToAll : public AllToAll {
 
   int64_t tokens_max() const override { return options_.tokens_max; }
 
+  // As a group of one: all rows go to rank 0, which is this one. Any thread.
+  const ExpertLoad& load() const { return load_; }
+
  private:
   void round_rows(MatrixView<const float> h);
   void group_by_expert(const Routing& routing);
+  void count(LayerId layer);
 
   ThreadPool& pool_;
   const math::Kernels& kernels_;
@@ -57,6 +63,7 @@ class LocalAllToAll : public AllToAll {
   std::vector<const std::byte*> in_pointers_;
   std::vector<std::byte*> out_pointers_;
   std::vector<ExpertRows> experts_;
+  ExpertLoad load_;
   bool handed_out_ = true;
 };
 

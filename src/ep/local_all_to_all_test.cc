@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace wideep::ep {
@@ -99,6 +100,27 @@ TEST_P(LocalExchange, BringsEveryTokenHomeInKOrderWithTheSharedExpertLast) {
 }
 
 using math::RowFormat;
+
+TEST(LocalExchangeLoad, CountsRowsOfLayersAsAGroupOfOneDoes) {
+  ThreadPool pool({.num_threads = 1});
+  LocalAllToAll exchange(pool, math::reference_kernels(),
+                         {.hidden = kHidden,
+                          .num_experts = kExperts,
+                          .top_k = kTopK,
+                          .tokens_max = kTokensMax,
+                          .num_layers = 2});
+  const Case data(5);
+  for (const int32_t layer : {1, 1, 7}) {  // what is beyond num_layers is not counted
+    ASSERT_TRUE(exchange.start_dispatch(LayerId{layer}, data.h.view(), data.routing()));
+    ASSERT_TRUE(exchange.next_experts());
+  }
+  EXPECT_EQ(exchange.load().sent(LayerId{0}, RankId{0}), 0);
+  EXPECT_EQ(exchange.load().sent(LayerId{1}, RankId{0}), 2 * 5 * kTopK);
+  for (int32_t e = 0; e < kExperts; ++e)
+    EXPECT_EQ(exchange.load().computed(LayerId{1}, SlotId{e}),
+              2 * std::ranges::count(data.experts, ExpertId{e}));
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Formats,
     LocalExchange,

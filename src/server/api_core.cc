@@ -232,7 +232,7 @@ http::Response ApiServer::Core::render_metrics() {
 http::Response ApiServer::Core::expert_load() const {
   const Json document = options_.expert_load ? options_.expert_load() : Json();
   if (document.is_null())
-    return error_response(api::from_http_status(404, "this rank shares no experts with others"));
+    return error_response(api::from_http_status(404, "the model has no experts"));
   return json_response(document.dump());
 }
 

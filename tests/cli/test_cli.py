@@ -295,7 +295,49 @@ class Speculation(unittest.TestCase):
             self.assertIn(text, result.stderr)
 
 
+class ExpertLoad(unittest.TestCase):
+    def test_a_rank_by_itself_answers_as_a_group_of_one_and_its_answer_places_experts(self):
+        request = {"prompt": [5, 6, 7, 8], "max_tokens": 8, "temperature": 0, "ignore_eos": True}
+        with Server(GOLDEN / "dsv3-tiny-bf16", "--threads", "1") as server, tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(post(server.url + "/v1/completions", request)[0], 200)
+            load = json.load(urllib.request.urlopen(server.url + "/expert_load", timeout=PATIENCE_S))
+            self.assertEqual(load["rank"], 0)
+            self.assertGreater(len(load["layers"]), 0)
+            for layer in load["layers"]:
+                self.assertEqual(sum(expert["rows"] for expert in layer["experts"]), layer["sent"][0])
+                self.assertEqual(len(layer["sent"]), 1)
+            recorded = pathlib.Path(folder) / "load.json"
+            recorded.write_text(json.dumps(load))
+            with Server(GOLDEN / "dsv3-tiny-bf16", "--threads", "1", "--data-parallel-size", "2", "--enable-expert-parallel",
+                        "--expert-load-file", recorded) as group:
+                self.assertEqual(post(group.url + "/v1/completions", request)[0], 200)
+
+
 class Bench(unittest.TestCase):
+    def test_bench_ep_measures_what_the_judge_has_found_right(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / "result.json"
+            tiny = ["--tokens", "1,5", "--hidden", 256, "--experts", 8, "--top-k", 2, "--rounds", 2, "--no-with-mpi"]
+            result = run("bench", "ep", "--ranks", "1,2", "--routing", "zipf", *tiny, "--result-filename", out)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            cases = json.loads(out.read_text())["cases"]
+            self.assertEqual([(case["ranks"], case["tokens"], case["mode"]) for case in cases],
+                             [(ranks, tokens, mode) for ranks in (1, 2) for tokens in (1, 5) for mode in ("ll", "ht")])
+            for case in cases:
+                self.assertGreater(case["wideep"]["us_median"], 0)
+                self.assertGreater(case["share_of_floor"], 0)
+                self.assertNotIn("mpi", case)
+            # Over two nodes and in other formats; every trial is compared with the judge first.
+            result = run("bench", "ep", "--ranks", 2, "--nodes", 2, "--mode", "ht", "--dispatch-format", "int8,fp8",
+                         "--combine-format", "f32", *tiny)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            self.assertEqual(len(json.loads(result.stdout)["cases"]), 8)
+            for arguments, words in (["--ranks", "2", "--hidden", "100"], "--hidden 100"), (["--tokens", "x"], "--tokens"), \
+                                    (["--ranks", "2", "--nodes", "3"], "2 ranks on 3 nodes"), (["--mode", "fast"], "ll or ht"):
+                result = run("bench", "ep", *arguments)
+                self.assertEqual(result.returncode, 1)
+                self.assertIn(words, result.stderr)
+
     def test_bench_serve_prints_vllms_keys(self):
         with Server(GOLDEN / "qwen3moe-tiny-bf16", "--threads", "1") as server, tempfile.TemporaryDirectory() as folder:
             out = pathlib.Path(folder) / "result.json"

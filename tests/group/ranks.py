@@ -89,11 +89,11 @@ class Serve:
 class Ranks:
     """A group whose ranks are started one by one. nodes: for each rank the host it pretends to be on."""
 
-    def __init__(self, binary, model, nodes, *arguments):
+    def __init__(self, binary, model, nodes, *arguments, environment=None):
         self.meeting = tempfile.TemporaryDirectory()
         self.ranks = [Serve(binary, model, "--threads", "1", "--data-parallel-size", len(nodes), "--data-parallel-rank", rank,
                             "--enable-expert-parallel", "--data-parallel-address", f"unix:{self.meeting.name}/meeting",
-                            "--node-id", node, *arguments) for rank, node in enumerate(nodes)]
+                            "--node-id", node, *arguments, environment=environment) for rank, node in enumerate(nodes)]
 
     def __enter__(self):
         try:

@@ -48,6 +48,69 @@ class SameTokens(unittest.TestCase):
                    "--max-num-batched-tokens", "96")
 
 
+class Ucx(unittest.TestCase):
+    """--data-parallel-transport ucx, over transports that any machine has: UCX_TLS names them, as everywhere."""
+
+    def group(self, nodes, transports, name="dsv3-tiny-mtp"):
+        return Ranks(WIDEEP, ranks.model_path(name), nodes, "--data-parallel-transport", "ucx", environment={"UCX_TLS": transports})
+
+    def test_the_same_tokens(self):
+        for name, nodes, transports in [("dsv3-tiny-mtp", [0, 1], "tcp"), ("dsv3-tiny-fp8", [0, 0, 1, 1], "tcp"),
+                                        ("qwen3moe-tiny-bf16", [0, 0, 1], "posix,self")]:
+            requests = ranks.requests_of(name)
+            expected = answers_of_one_rank(WIDEEP, name, requests)
+            with self.subTest(f"{name} {nodes} {transports}"), self.group(nodes, transports, name) as group:
+                answers = ask_all([(group.urls()[i % len(nodes)], request) for i, request in enumerate(requests)])
+                self.assertEqual([tokens_and_logprobs(answer) for answer in answers], expected)
+                last = len(nodes) - 1
+                self.assertIn(f'engine="{last}",peer="0",node="0",transport="ucx"}} 1', call(group.urls()[last], "/metrics").body)
+                self.assertEqual(group.stop(), [0] * len(nodes))
+
+    def test_a_rank_is_killed(self):
+        with self.group([0, 0, 1, 1], "posix,self") as group:
+            request = {**ranks.requests_of("dsv3-tiny-mtp")[0], "max_tokens": 900}
+            answers, lock = [], threading.Lock()
+
+            def client(url):
+                answer = call(url, "/v1/completions", request)
+                with lock:
+                    answers.append(answer)
+
+            clients = [threading.Thread(target=client, args=(group.urls()[i],)) for i in (0, 1, 3)]
+            for thread in clients:
+                thread.start()
+            running = 'vllm:num_requests_running{model_name="dsv3-tiny-mtp",engine="3"} 1'
+            ranks.await_true(lambda: answers or running in call(group.urls()[3], "/metrics").body, "load")
+            killed = time.monotonic()
+            group.ranks[2].process.kill()
+            for rank in (0, 1, 3):
+                self.assertEqual(group.ranks[rank].end(), ranks.EXIT_GROUP_ENDED, group.ranks[rank].log())
+                self.assertIn("rank 2 lost", group.ranks[rank].log())
+            self.assertLess(time.monotonic() - killed, 20)
+            for thread in clients:
+                thread.join()
+            self.assertEqual({answer.status for answer in answers}, {503})
+
+    def test_without_an_rdma_device_and_names_it_is_refused(self):
+        if os.path.isdir("/sys/class/infiniband") and os.listdir("/sys/class/infiniband"):
+            self.skipTest("this host has an RDMA device")
+        pair = [Serve(WIDEEP, ranks.model_path("dsv3-tiny-mtp"), "--data-parallel-size", 2, "--data-parallel-rank", rank,
+                      "--enable-expert-parallel", "--node-id", rank, "--data-parallel-transport", "ucx",
+                      "--data-parallel-rpc-port", self.port()) for rank in (0, 1)]
+        try:
+            for rank in pair:
+                self.assertNotEqual(rank.end(), 0)
+            self.assertTrue(any("no RDMA device" in rank.log() for rank in pair))
+        finally:
+            for rank in pair:
+                rank.abandon()
+
+    def port(self):
+        if not hasattr(self, "free"):
+            self.free = ranks.free_port()
+        return self.free
+
+
 class Arrivals(unittest.TestCase):
     """Requests come and go at random on random ranks, ranks fall asleep between: nobody ever waits for long."""
 

@@ -98,6 +98,7 @@ class OneCommand(unittest.TestCase):
             for rank in ("0", "1"):
                 answer = call(server.url, "/v1/completions", requests[0], headers={"x-data-parallel-rank": rank})
                 self.assertEqual(tokens_and_logprobs(answer), expected[0])
+            self.assertEqual([load["rank"] for load in call(server.url, "/expert_load").json()["ranks"]], [0, 1])
             self.assertEqual(server.stop(), 0)
         finally:
             server.abandon()
