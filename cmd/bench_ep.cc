@@ -71,6 +71,7 @@ class WideepContestant final : public EpContestant {
                     .node_id = index(rank) / ranks_per_node,
                     .epoch = trial_.epoch};
     WD_ASSIGN_OR_RETURN(const Topology topology, Topology::of_this_machine());
+    options.exchange.shared_cache_bytes = topology.shared_cache_bytes();
     options.join.fabric.wait = fabric::WaitPolicy::for_node(trial_.num_ranks, topology.num_cores());
     WD_ASSIGN_OR_RETURN(
         group_,

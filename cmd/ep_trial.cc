@@ -189,7 +189,6 @@ EpExpert::EpExpert(const EpTrial& trial, const math::Kernels& kernels)
     : trial_(trial),
       kernels_(kernels),
       values_(static_cast<size_t>(trial.hidden)),
-      turned_(values_.size()),
       result_(static_cast<size_t>(math::row_bytes(trial.formats.combine, trial.hidden))) {}
 
 void EpExpert::compute(ExpertId expert, const std::byte* in, std::byte* out, bool is_shared) {
@@ -209,9 +208,12 @@ void EpExpert::compute(ExpertId expert, const std::byte* in, std::byte* out, boo
     return;
   }
   kernels_.decode_row(formats.input, in, trial_.hidden, values_.data());
-  std::ranges::rotate_copy(values_, values_.begin() + shift, turned_.begin());
   std::byte* const result = is_shared ? result_.data() : out;
-  kernels_.encode_row(formats.combine, turned_.data(), trial_.hidden, result);
+  // The two parts change places as they are encoded: these formats have no scales.
+  const int64_t tail = trial_.hidden - shift;
+  kernels_.encode_row(formats.combine, values_.data() + shift, tail, result);
+  kernels_.encode_row(formats.combine, values_.data(), shift,
+                      result + math::row_bytes(formats.combine, tail));
   if (is_shared) kernels_.stream(result, std::ssize(result_.bytes()), out);
 }
 

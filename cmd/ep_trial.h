@@ -64,7 +64,6 @@ class EpExpert {
   const EpTrial trial_;
   const math::Kernels& kernels_;
   std::vector<float> values_;
-  std::vector<float> turned_;
   AlignedBuffer result_;
 };
 

@@ -35,7 +35,8 @@ struct Routing {
 
 // Rows for one expert on this rank. in[i] is a row in the experts' input format (math::row_bytes),
 // out[i] is where its result row goes, in the combine format. Where out_is_shared[i], another rank
-// of this node will read it: best written by Kernels::stream, with a stream_fence() at the end.
+// of this node will read it from memory: best written by Kernels::stream, with a stream_fence() at
+// the end.
 struct ExpertRows {
   SlotId slot{};
   std::span<const std::byte* const> in;

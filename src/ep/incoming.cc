@@ -157,12 +157,14 @@ ExpertBatch Incoming::hand_out(std::span<const Inbox::Group> groups) {
   out_.clear();
   out_is_shared_.clear();
   experts_.clear();
+  const bool streams = !exchange_.stays_in_cache(num_expected());
   for (const Inbox::Group& group : groups) {
     const size_t begin = batch_.size();
     for (const Arrival& arrival : group.arrivals) {
       in_.push_back(arrival.row);
       out_.push_back(output(arrival, batch_.size()));
-      out_is_shared_.push_back(is_here(arrival.source) && arrival.source != exchange_.rank());
+      out_is_shared_.push_back(streams && is_here(arrival.source) &&
+                               arrival.source != exchange_.rank());
       batch_.push_back(arrival);
     }
     const size_t count = group.arrivals.size();
@@ -175,6 +177,13 @@ ExpertBatch Incoming::hand_out(std::span<const Inbox::Group> groups) {
   const RowFormats& formats = exchange_.options.shape.formats;
   if (formats.input != formats.dispatch) convert_inputs();
   return {experts_};
+}
+
+int64_t Incoming::num_expected() const {
+  int64_t sum = 0;
+  for (const Source& source : sources_)
+    sum += std::max<int64_t>(source.total, 0);
+  return sum;
 }
 
 // To the format that the experts multiply: each row once, however many experts of this rank want

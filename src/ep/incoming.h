@@ -46,6 +46,8 @@ class Incoming {
   // Sends its combine word to every source that has all its results.
   Status answer();
   ExpertBatch hand_out(std::span<const Inbox::Group> groups);
+  // Entries that this rank is known to compute in this exchange.
+  int64_t num_expected() const;
   const std::byte* row(RankId source, int64_t token) const;
   void convert_inputs();
   std::byte* output(const Arrival& arrival, size_t place);

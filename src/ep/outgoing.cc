@@ -106,11 +106,13 @@ Status Outgoing::send_chunk(MatrixView<const float> h, int64_t begin, int64_t en
   return send_words();
 }
 
-// Into this rank's arena; what others on this node read is written past the caches.
+// Into this rank's arena; what others on this node read is written past the caches, unless they
+// share one that holds it all.
 void Outgoing::encode_rows(MatrixView<const float> h, int64_t begin, int64_t end) {
   const ExchangeShape& shape = exchange_.options.shape;
   const int64_t row_bytes = exchange_.layout.row_bytes();
   std::byte* const arena = exchange_.fabric.arena().data();
+  const bool streams = has_neighbours_ && !exchange_.stays_in_cache(num_tokens_ * shape.top_k);
   const auto encode = [&](int64_t token, std::byte* row) {
     exchange_.kernels.encode_row(shape.formats.dispatch, h.row(token).data(), shape.hidden, row);
   };
@@ -121,8 +123,8 @@ void Outgoing::encode_rows(MatrixView<const float> h, int64_t begin, int64_t end
     std::byte* const encoded = encoded_.data() + thread * row_bytes;
     for (int64_t t = first; t < std::min(first + share, end); ++t) {
       std::byte* const row = arena + exchange_.layout.row(t);
-      encode(t, has_neighbours_ ? encoded : row);
-      if (has_neighbours_) exchange_.kernels.stream(encoded, row_bytes, row);
+      encode(t, streams ? encoded : row);
+      if (streams) exchange_.kernels.stream(encoded, row_bytes, row);
     }
     exchange_.kernels.stream_fence();
   });
@@ -193,11 +195,17 @@ Status Outgoing::combine(MatrixView<const float> shared, MatrixView<float> x, Ti
 void Outgoing::add_results(MatrixView<const float> shared, MatrixView<float> x) const {
   const ExchangeShape& shape = exchange_.options.shape;
   const auto top_k = static_cast<size_t>(shape.top_k);
+  const auto results_of = [&](int64_t t) {
+    return std::span(result_pointers_).subspan(static_cast<size_t>(t) * top_k, top_k);
+  };
   exchange_.pool.for_each(num_tokens_, [&](int64_t t, int) {
     const size_t first = static_cast<size_t>(t) * top_k;
+    // Likely this thread's next.
+    const int64_t next = t + exchange_.pool.num_threads();
     exchange_.kernels.add_weighted_rows({.format = shape.formats.combine,
-                                         .rows = std::span(result_pointers_).subspan(first, top_k),
-                                         .weights = std::span(weights_).subspan(first, top_k)},
+                                         .rows = results_of(t),
+                                         .weights = std::span(weights_).subspan(first, top_k),
+                                         .next = results_of(next < num_tokens_ ? next : t)},
                                         shared.rows > 0 ? shared.row(t).data() : nullptr,
                                         shape.hidden, x.row(t).data());
   });

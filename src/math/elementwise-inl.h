@@ -127,7 +127,8 @@ struct Elementwise : Lanes<S> {
 
   // As many columns at a time as registers hold: every row is one more stream from memory, and many
   // streams keep more loads in flight than one (measured: one row after the other into sums in L1
-  // takes 1.4 times as long). Lines of the block after the next are asked for early.
+  // takes 1.4 times as long). Lines of the block after the next are asked for early, beyond the end
+  // of the rows those of the next rows; likewise x, to be written.
   template <typename Load>
   static void add_weighted(
       const WeightedRows& rows, const float* shared, int64_t n, float* x, Load load_row) {
@@ -138,13 +139,19 @@ struct Elementwise : Lanes<S> {
       if (shared != nullptr) sum = S::add(sum, load(shared + i, lanes));
       store(x + i, S::add(load(x + i, lanes), sum), lanes);
     };
+    const int64_t num_steps = n / kStep;
     int64_t i = 0;
     for (int64_t step = 0; i + kStep <= n; i += kStep, ++step) {
       Float sums[kVectors];
       for (Float& sum : sums)
         sum = S::zero();
+      for (int64_t line = 0; line < kStep; line += kCacheLine / 4)
+        prefetch_for_write(x + i + kStep + line);
+      const bool is_near_end = step + 2 >= num_steps && !rows.next.empty();
+      const auto& source = is_near_end ? rows.next : rows.rows;
+      const int64_t step_ahead = is_near_end ? step + 2 - num_steps : step + 2;
       for (size_t k = 0; k < rows.rows.size(); ++k) {
-        const std::byte* ahead = rows.rows[k] + (step + 2) * step_bytes;
+        const std::byte* ahead = source[k] + step_ahead * step_bytes;
         for (int64_t line = 0; line < step_bytes; line += kCacheLine)
           prefetch_l1(ahead + line);
         const Float w = S::set(rows.weights[k]);

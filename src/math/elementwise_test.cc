@@ -151,7 +151,12 @@ TEST_P(Elementwise, WeightedRowsAreAddedInOrderAsTheyDecode) {
         const std::vector<float> start = random_values(n, 5);
         std::vector<float> with = start;
         std::vector<float> without = start;
-        const WeightedRows all{.format = format, .rows = pointers, .weights = weights};
+        // What comes next is only a hint.
+        const std::span next(pointers);
+        const WeightedRows all{.format = format,
+                               .rows = pointers,
+                               .weights = weights,
+                               .next = n % 2 == 0 ? next : next.first(0)};
         table().add_weighted_rows(all, shared.data(), n, with.data());
         table().add_weighted_rows(all, nullptr, n, without.data());
         for (size_t i = 0; i < start.size(); ++i) {

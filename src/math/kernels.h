@@ -22,6 +22,8 @@ struct WeightedRows {
   RowFormat format = RowFormat::kBf16;  // kF32 or kBf16
   std::span<const std::byte* const> rows;
   std::span<const float> weights;  // as many
+  // As many rows that will be added next: their beginnings are asked for early. None: nobody knows.
+  std::span<const std::byte* const> next = {};
 };
 
 struct Kernels {

@@ -56,6 +56,10 @@ inline void for_row_groups(int64_t num_rows, F&& f) {
 constexpr int64_t kPrefetchBytes = 4096;
 constexpr int64_t kCacheLine = 64;
 
+inline void prefetch_for_write(const void* line) {
+  __builtin_prefetch(line, 1);
+}
+
 inline void prefetch_l1(const std::byte* line) {
   __builtin_prefetch(line, 0, 3);
 }
