@@ -59,4 +59,30 @@ TEST(Json, KeepsIntegersExactAndOthersShort) {
 }
 
 }  // namespace
+
+// The scanner looks at 16 bytes at once: an escape, an end or a bad byte may stand at any of them.
+TEST(Json, StringsOfEveryLengthComeThroughWithAnEscapeAtEveryPlace) {
+  for (size_t length = 0; length < 50; ++length) {
+    const std::string plain(length, 'x');
+    EXPECT_EQ(*parse_json("\"" + plain + "\"")->as_string(), plain);
+    for (size_t at = 0; at < length; ++at) {
+      std::string expected = plain;
+      expected[at] = '\n';
+      std::string text = plain;
+      text.replace(at, 1, "\\n");
+      EXPECT_EQ(*parse_json("  [\"" + text + "\"]")->as_array()->front().as_string(), expected);
+      EXPECT_FALSE(parse_json("\"" + expected + "\"")) << "a control character at " << at;
+      EXPECT_FALSE(parse_json("\"" + plain.substr(0, at))) << "no end";
+    }
+  }
+}
+
+TEST(Json, ANulEndsNothing) {
+  using namespace std::string_view_literals;
+  for (const std::string_view text : {"{}\0"sv, "{}\0{}"sv, "\"a\0b\""sv, "\0{}"sv, "\0"sv})
+    EXPECT_FALSE(parse_json(text)) << text.size();
+  EXPECT_EQ(parse_json(R"("\u0000")")->as_string()->size(), 1U);
+  EXPECT_TRUE(parse_json("\xEF\xBB\xBF{}"));
+}
+
 }  // namespace wideep

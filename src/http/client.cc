@@ -36,7 +36,11 @@ Client::~Client() {
 
 CallHandle Client::start(Call call, CallEvents events) {
   const auto core = std::make_shared<CallHandle::Core>(core_, std::move(call), std::move(events));
-  core_->loop().post([client = core_, core] { client->begin(core); });
+  if (core_->loop().in_loop_thread()) {
+    core_->begin(core);
+  } else {
+    core_->loop().post([client = core_, core] { client->begin(core); });
+  }
   return CallHandle(core);
 }
 
@@ -63,7 +67,7 @@ std::expected<Response, CallFailure> Client::fetch(Call call, int64_t body_bytes
     }
   };
   events.on_done = [&](const CallResult& result) { state.done.set_value(result); };
-  // The handle is set before the call can begin.
+  // The handle is set before anything is heard of the call.
   core_->loop().run_and_wait([&] { state.handle = start(std::move(call), std::move(events)); });
   const CallResult result = state.done.get_future().get();
   if (state.too_large) {

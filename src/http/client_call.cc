@@ -30,13 +30,20 @@ CallHandle::Core::Core(std::shared_ptr<Client::Core> client, Call call, CallEven
       deadline_(now() + call_.total_timeout) {}
 
 void CallHandle::Core::start() {
+  starting_ = true;
   net::asio::co_spawn(
       net::context(client_->loop()),
       [self = shared_from_this()]() -> awaitable<void> {
         const CallResult result = co_await self->run();
-        self->finish(result);
+        // Nobody hears the end of a call before start() has given them its handle.
+        if (self->starting_) {
+          self->loop().post([self, result] { self->finish(result); });
+        } else {
+          self->finish(result);
+        }
       },
       net::asio::detached);
+  starting_ = false;
 }
 
 void CallHandle::Core::cancel() {
@@ -242,7 +249,7 @@ std::unexpected<CallFailure> CallHandle::Core::fail(Stage stage,
 std::string CallHandle::Core::render_request() const {
   std::string out;
   out.reserve(512 + call_.body.size());
-  fmt::format_to(std::back_inserter(out), "{} {} HTTP/1.1\r\n", call_.method, call_.target);
+  out.append(call_.method).append(" ").append(call_.target).append(" HTTP/1.1\r\n");
   if (call_.headers.find("host") == nullptr) {
     append_header_field(out, "host", call_.address.is_unix() ? "localhost" : key_);
   }

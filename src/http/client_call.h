@@ -100,6 +100,7 @@ class CallHandle::Core : public std::enable_shared_from_this<Core> {
   const TimePoint deadline_;
   std::shared_ptr<SocketPump> pump_;  // shared with its pending operations
   int64_t written_before_ = 0;        // by the calls that used this connection earlier
+  bool starting_ = false;             // start() has not returned
   bool cancelled_ = false;
   bool paused_ = false;
 };

@@ -240,13 +240,12 @@ awaitable<bool> Connection::answer(Exchange& exchange) {
   const TimePoint answer_deadline = now() + limits.answer_timeout;
   TimePoint quiet_since = now();
   while (true) {
-    if (!pump_->is_writing()) {
+    while (!pump_->is_writing() && !pump_->write_failed()) {
       exchange.output_written();
       std::string output = exchange.take_output();
-      if (!output.empty()) {
-        quiet_since = now();
-        pump_->start_write(std::move(output));
-      }
+      if (output.empty()) break;
+      quiet_since = now();
+      pump_->start_write(std::move(output));
     }
     if (exchange.is_finished() && !pump_->is_writing() && !pump_->write_failed()) co_return true;
     // Who closes before the answer is complete has left; a half-closed client gets what is ready.

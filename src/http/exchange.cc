@@ -1,8 +1,8 @@
 #include "http/exchange.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <utility>
 
 namespace wideep::http {
@@ -201,15 +201,15 @@ void Exchange::append_head(const Response& response, bool is_stream) {
   const bool ends_by_close = is_stream && has_body && options_.is_http_1_0;
   keep_alive_ = options_.keep_alive && !ends_by_close &&
                 !equal_ignoring_case(response.headers.get("connection"), "close");
-  fmt::format_to(std::back_inserter(output_), "HTTP/1.1 {} {}\r\n", response.status,
-                 reason_phrase(response.status));
+  output_.append("HTTP/1.1 ").append(std::to_string(response.status)).append(" ");
+  output_.append(reason_phrase(response.status)).append("\r\n");
   for (const Header& field : response.headers) {
     if (!is_framing_header(field.name)) append_header_field(output_, field.name, field.value);
   }
   if (chunked_) {
     output_ += "transfer-encoding: chunked\r\n";
   } else if (has_body && !is_stream) {
-    fmt::format_to(std::back_inserter(output_), "content-length: {}\r\n", response.body.size());
+    append_header_field(output_, "content-length", std::to_string(response.body.size()));
   }
   if (!keep_alive_) {
     output_ += "connection: close\r\n";
@@ -225,7 +225,9 @@ void Exchange::append_part(std::string_view bytes) {
     output_ += bytes;
     return;
   }
-  fmt::format_to(std::back_inserter(output_), "{:x}\r\n", bytes.size());
+  std::array<char, 2 * sizeof(size_t)> size;
+  const char* end = std::to_chars(size.begin(), size.end(), bytes.size(), 16).ptr;
+  output_.append(std::string_view(size.begin(), end)).append("\r\n");
   output_.append(bytes).append("\r\n");
 }
 

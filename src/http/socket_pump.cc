@@ -8,17 +8,23 @@ namespace wideep::http {
 
 using net::error_code;
 
+SocketPump::SocketPump(net::Socket socket) : socket_(std::move(socket)), timer_(executor()) {
+  error_code ec;
+  if (socket_.is_open()) socket_.non_blocking(true, ec);
+}
+
 void SocketPump::start_connect(const net::Protocol::endpoint& endpoint) {
   connecting_ = true;
   socket_.async_connect(endpoint, [self = shared_from_this()](error_code ec) {
     self->connecting_ = false;
+    if (!ec) self->socket_.non_blocking(true, ec);
     if (ec) {
       self->read_closed_ = true;
       self->write_failed_ = true;
     } else {
       net::set_no_delay(self->socket_);
     }
-    self->notify();
+    self->resume();
   });
 }
 
@@ -30,7 +36,7 @@ void SocketPump::start_read() {
                             self->reading_ = false;
                             if (ec) self->read_closed_ = true;
                             self->input_.append(self->read_buffer_.data(), num_bytes);
-                            self->notify();
+                            self->resume();
                           });
 }
 
@@ -39,34 +45,54 @@ void SocketPump::start_write(std::string bytes) {
   if (bytes.empty()) return;
   writing_ = std::move(bytes);
   written_ = 0;
+  error_code ec;
+  const size_t num_bytes = socket_.write_some(net::asio::buffer(writing_), ec);
+  wrote(num_bytes, ec == net::asio::error::would_block ? error_code() : ec);
+  if (is_writing()) continue_write();
+}
+
+void SocketPump::wrote(size_t num_bytes, error_code ec) {
   write_progress_at_ = std::chrono::steady_clock::now();
-  continue_write();
+  written_ += num_bytes;
+  bytes_written_ += static_cast<int64_t>(num_bytes);
+  if (ec) write_failed_ = true;
+  if (ec || written_ == writing_.size()) writing_.clear();
 }
 
 void SocketPump::continue_write() {
   const auto rest = net::asio::buffer(writing_) + written_;
   socket_.async_write_some(rest, [self = shared_from_this()](error_code ec, size_t num_bytes) {
-    self->write_progress_at_ = std::chrono::steady_clock::now();
-    self->written_ += num_bytes;
-    self->bytes_written_ += static_cast<int64_t>(num_bytes);
-    if (ec) {
-      self->write_failed_ = true;
-    } else if (self->written_ < self->writing_.size()) {
-      self->continue_write();
-      return;
-    }
-    self->writing_.clear();
-    self->notify();
+    self->wrote(num_bytes, ec);
+    if (self->is_writing()) return self->continue_write();
+    self->resume();
   });
 }
 
 net::asio::awaitable<bool> SocketPump::wait_until(TimePoint deadline) {
+  using net::asio::use_awaitable;
   if (!notified_) {
-    timer_.expires_at(deadline);
-    error_code ec;
-    co_await timer_.async_wait(net::asio::redirect_error(net::asio::use_awaitable, ec));
+    deadline_ = deadline;
+    arm_timer();
+    co_await net::asio::async_initiate<const net::asio::use_awaitable_t<>, void()>(
+        [this](auto handler) { waiter_ = std::move(handler); }, use_awaitable);
   }
   co_return std::exchange(notified_, false);
+}
+
+void SocketPump::arm_timer() {
+  if (timer_at_ <= deadline_) return;  // it is set again when it ends
+  timer_at_ = deadline_;
+  timer_.expires_at(deadline_);
+  timer_.async_wait([weak = weak_from_this()](error_code ec) {
+    if (const auto self = weak.lock(); self && !ec) self->timer_ended();
+  });
+}
+
+void SocketPump::timer_ended() {
+  timer_at_ = TimePoint::max();
+  if (!waiter_) return;
+  if (std::chrono::steady_clock::now() < deadline_) return arm_timer();
+  std::exchange(waiter_, nullptr)();
 }
 
 void SocketPump::notify() {
@@ -76,14 +102,20 @@ void SocketPump::notify() {
     return;
   }
   notified_ = true;
-  timer_.cancel();
+  if (waiter_) net::asio::post(executor(), std::exchange(waiter_, nullptr));
+}
+
+void SocketPump::resume() {
+  if (listener_ || !waiter_) return notify();
+  notified_ = true;
+  std::exchange(waiter_, nullptr)();
 }
 
 void SocketPump::wake() {
   if (wake_posted_.exchange(true)) return;
   net::asio::post(executor(), [self = shared_from_this()] {
     self->wake_posted_ = false;
-    self->notify();
+    self->resume();
   });
 }
 
@@ -95,6 +127,8 @@ void SocketPump::shutdown_send() {
 void SocketPump::close() {
   error_code ec;
   socket_.close(ec);
+  timer_.cancel();
+  timer_at_ = TimePoint::max();
   read_closed_ = true;
   write_failed_ = true;
   notify();

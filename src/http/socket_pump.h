@@ -1,9 +1,10 @@
 // Internal to http: a socket that a coroutine reads, writes and waits on.
 //
-// At most one connect, one read and one write are under way; each ends with notify(), which wakes
-// wait_until(). The coroutine then looks at what has changed. So reading can go on while something
-// else is awaited: that is how a peer that leaves is noticed. Pending operations keep the pump
-// alive. Thread: the loop's, but for wake().
+// At most one connect, one read and one write are under way; the end of each wakes wait_until().
+// The coroutine then looks at what has changed. So reading can go on while something else is
+// awaited: that is how a peer that leaves is noticed. Pending operations keep the pump alive; who
+// lets a coroutine wait must close() or notify() before the loop ends. Thread: the loop's, but for
+// wake().
 #pragma once
 
 #include "base/clock.h"
@@ -19,7 +20,7 @@ namespace wideep::http {
 
 class SocketPump : public std::enable_shared_from_this<SocketPump> {
  public:
-  explicit SocketPump(net::Socket socket) : socket_(std::move(socket)), timer_(executor()) {}
+  explicit SocketPump(net::Socket socket);
 
   void start_connect(const net::Protocol::endpoint& endpoint);
 
@@ -34,7 +35,8 @@ class SocketPump : public std::enable_shared_from_this<SocketPump> {
   // EOF or an error.
   bool read_closed() const { return read_closed_; }
 
-  // Writes all of `bytes`. Not while is_writing().
+  // Writes all of `bytes`: what the kernel takes at once before it returns, the rest later, and
+  // only that wakes wait_until(). Not while is_writing().
   void start_write(std::string bytes);
 
   bool is_writing() const { return !writing_.empty(); }
@@ -48,6 +50,7 @@ class SocketPump : public std::enable_shared_from_this<SocketPump> {
 
   // Until notify() or `deadline`; false for the latter. One coroutine at a time.
   net::asio::awaitable<bool> wait_until(TimePoint deadline);
+  // The coroutine goes on soon, never inside this call.
   void notify();
   // Like notify(), from any thread. Many calls may cost one wake-up.
   void wake();
@@ -65,11 +68,21 @@ class SocketPump : public std::enable_shared_from_this<SocketPump> {
 
  private:
   void continue_write();
+  void wrote(size_t num_bytes, net::error_code ec);
+  // What the loop calls at its top ends with this: the coroutine goes on at once.
+  void resume();
+  void arm_timer();
+  void timer_ended();
 
   static constexpr size_t kReadBytes = 16 * 1024;
 
   net::Socket socket_;
+  // Set for the earliest deadline since it last ended, not anew for every wait: most waits end long
+  // before theirs.
   net::asio::steady_timer timer_;
+  TimePoint timer_at_ = TimePoint::max();   // when it ends; max: it is not set
+  TimePoint deadline_{};                    // of the wait under way
+  std::move_only_function<void()> waiter_;  // the coroutine that waits
   std::function<void()> listener_;
   bool notified_ = false;
   std::atomic<bool> wake_posted_{false};

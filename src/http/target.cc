@@ -1,6 +1,6 @@
 #include "http/target.h"
 
-#include <vector>
+#include <algorithm>
 
 namespace wideep::http {
 namespace {
@@ -61,22 +61,20 @@ Result<Target> normalise_target(std::string_view target) {
   }
   WD_ASSIGN_OR_RETURN(const std::string path, decode(local.substr(0, question)));
 
-  std::vector<std::string_view> segments;
+  result.path.reserve(path.size() + 1);
   bool ends_in_folder = false;
   for (size_t start = 1; start <= path.size();) {
     const size_t end = std::min(path.find('/', start), path.size());
     const std::string_view segment = std::string_view(path).substr(start, end - start);
     ends_in_folder = segment.empty() || segment == "." || segment == "..";
     if (segment == "..") {
-      if (segments.empty()) return invalid_argument("the path climbs above the root");
-      segments.pop_back();
+      if (result.path.empty()) return invalid_argument("the path climbs above the root");
+      result.path.erase(result.path.rfind('/'));
     } else if (!ends_in_folder) {
-      segments.push_back(segment);
+      result.path.append("/").append(segment);
     }
     start = end + 1;
   }
-  for (const std::string_view segment : segments)
-    result.path.append("/").append(segment);
   if (result.path.empty() || ends_in_folder) result.path += '/';
   return result;
 }

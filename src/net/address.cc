@@ -22,7 +22,7 @@ Result<uint16_t> parse_port(std::string_view text) {
 std::string Address::to_string() const {
   if (is_unix()) return std::string(kUnixPrefix) + path;
   const bool is_v6 = host.find(':') != std::string::npos;
-  return is_v6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
+  return (is_v6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
 }
 
 Result<Address> parse_address(std::string_view text) {
