@@ -145,6 +145,7 @@ class ForwardBench {
       batch_.sequences.push_back({.first_row = first_row,
                                   .count = count,
                                   .position = sequence.length,
+                                  .num_prompt = count > 1 ? count : 0,
                                   .block_data = {sequence.blocks}});
       batch_.logit_rows.push_back(batch_.num_rows() - 1);
     }

@@ -108,6 +108,12 @@ void EngineHostOptions::declare_numbers(OptionSet& options) {
               {.group = "Numbers",
                .help = "Format of rows on their way back.",
                .choices = {"auto", "f32", "bf16"}});
+  options.add("--mla-prompt-form", &mla_prompt_form,
+              {.group = "Numbers",
+               .help = "How prompts attend in models with MLA. expanded: long fresh prompts are "
+                       "computed faster, but an answer is computed again in the next turn of its "
+                       "chat, and what a prompt shares with others is expanded again.",
+               .choices = {"absorbed", "expanded"}});
   options.add("--isa", &isa,
               {.group = "Numbers",
                .help = "Instruction set of the kernels; part of what decides the bits.",
@@ -173,6 +179,7 @@ Result<model::LoadOptions> load_options(const EngineHostOptions& options) {
       load.weights.linear_format = format;
     }
   }
+  load.weights.expanded_prompts = options.mla_prompt_form == "expanded";
   WD_ASSIGN_OR_RETURN(load.dispatch_format, row_format("--dispatch-dtype", options.dispatch_dtype));
   WD_ASSIGN_OR_RETURN(load.combine_format, row_format("--combine-dtype", options.combine_dtype));
   if (options.isa != "auto") {

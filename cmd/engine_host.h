@@ -28,6 +28,7 @@ struct EngineHostOptions {
   std::string quantization = "none";
   std::string dispatch_dtype = "auto";
   std::string combine_dtype = "auto";
+  std::string mla_prompt_form = "absorbed";  // or "expanded"
   std::string isa = "auto";
   std::string speculative_config;        // JSON; "": none
   std::string speculation = "measured";  // or "always"

@@ -47,6 +47,29 @@ TEST(BlockHash, KeepsModelsNumericsAndTenantsApart) {
   EXPECT_NE(block_hash_root("ab", "c", ""), block_hash_root("a", "bc", ""));
 }
 
+// Four tokens a block: the boundary lies in a block, at its edge, or behind all of them.
+TEST(BlockHash, OfGeneratedTokensHoldsOnlyForTheSameBoundary) {
+  const BlockHash root = block_hash_root("model", "bf16", "");
+  const auto tokens = tokens_from(0, 12);
+  const auto hashes = [&](int64_t num_prompt) {
+    std::vector<BlockHash> names;
+    extend_block_hashes(root, tokens, 4, names, num_prompt);
+    return names;
+  };
+  const auto prompt = hashes_of(root, tokens);
+  EXPECT_EQ(hashes(12), prompt);
+  for (int64_t num_prompt = 0; num_prompt < 12; ++num_prompt) {
+    SCOPED_TRACE(num_prompt);
+    const auto mixed = hashes(num_prompt);
+    for (int64_t block = 0; block < 3; ++block) {
+      const bool is_prompt = num_prompt >= 4 * (block + 1);
+      EXPECT_EQ(mixed[block] == prompt[block], is_prompt);
+      for (int64_t other = 0; other < num_prompt && !is_prompt; ++other)
+        EXPECT_NE(mixed[block], hashes(other)[block]) << other;
+    }
+  }
+}
+
 TEST(BlockHash, GrowsBlockByBlockToTheSameChain) {
   const BlockHash root = block_hash_root("model", "bf16", "");
   const auto tokens = tokens_from(7, 40);

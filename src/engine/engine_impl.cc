@@ -39,9 +39,12 @@ EngineImpl::EngineImpl(model::Model& model,
 Result<SequenceId> EngineImpl::submit(Request request, EventSink sink) {
   WD_TRY(check(request));
   const auto id = SequenceId{next_id_.fetch_add(1, std::memory_order_relaxed)};
-  const api::BlockHash root =
-      api::block_hash_root(model_.fingerprint(), model_.numeric().describe(), request.cache_salt);
-  auto sequence = std::make_unique<Sequence>(id, std::move(request), options_.max_model_len, root);
+  const model::NumericConfig& numeric = model_.numeric();
+  const BlockNaming naming{
+      .root = api::block_hash_root(model_.fingerprint(), numeric.describe(), request.cache_salt),
+      .by_role = numeric.attention_form == model::AttentionForm::kByRole};
+  auto sequence =
+      std::make_unique<Sequence>(id, std::move(request), options_.max_model_len, naming);
   WD_TRY(check_ticket(*sequence));
   WD_ASSIGN_OR_RETURN(
       std::unique_ptr<Generation> generation,
@@ -175,6 +178,7 @@ void EngineImpl::build_batch(const StepPlan& plan) {
     rows.first_row = batch_.num_rows();
     rows.count = scheduled.num_rows();
     rows.position = sequence->num_computed;
+    rows.num_prompt = std::clamp<int64_t>(sequence->num_prompt() - rows.position, 0, rows.count);
     const auto tokens = sequence->tokens().subspan(rows.position, scheduled.count);
     const auto drafts = std::span(sequence->drafts).first(scheduled.num_drafts);
     batch_.tokens.insert(batch_.tokens.end(), tokens.begin(), tokens.end());

@@ -333,8 +333,9 @@ struct WithHeldSource {
 
   // A ticket that fits.
   static Request with_ticket(Request request) {
-    engine::Sequence sequence(SequenceId{0}, request, 1000,
-                              api::block_hash_root("fake", model::NumericConfig().describe(), ""));
+    engine::Sequence sequence(
+        SequenceId{0}, request, 1000,
+        {.root = api::block_hash_root("fake", model::NumericConfig().describe(), "")});
     auto ticket = std::make_shared<kv::SealedTicket>();
     ticket->ticket.num_tokens = sequence.num_prompt();
     ticket->ticket.prompt_hash = sequence.prompt_hash(16);

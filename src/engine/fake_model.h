@@ -73,6 +73,7 @@ struct FakeModelOptions {
   std::vector<TokenId> eos_tokens;
   float spread = 3;  // of the logits
   bool has_draft = false;
+  bool by_role = false;  // a generated token's KV is not that of the same token in a prompt
 };
 
 class FakeModel : public model::Model {
@@ -86,6 +87,7 @@ class FakeModel : public model::Model {
     config_.eos_tokens = options.eos_tokens;
     config_.num_layers = kLayers;
     config_.num_mtp_layers = options.has_draft ? 1 : 0;
+    if (options.by_role) numeric_.attention_form = model::AttentionForm::kByRole;
   }
 
   const model::ModelConfig& config() const override { return config_; }
@@ -180,9 +182,15 @@ class FakeModel : public model::Model {
     return hash;
   }
 
-  // What fold() would give for the upper layer if `token` stood behind `last`.
+  // What the tokens of a role are computed with at a position.
+  uint64_t key(int64_t position, bool is_prompt) const {
+    const bool is_marked = numeric_.attention_form == model::AttentionForm::kByRole && is_prompt;
+    return static_cast<uint64_t>(position) | (is_marked ? uint64_t{1} << 32 : 0);
+  }
+
+  // What fold() would give for the upper layer if `token`, generated, stood behind `last`.
   uint64_t fold_next(const model::SequenceRows& rows, int64_t last, uint64_t token) const {
-    const auto position = static_cast<uint64_t>(last + 1);
+    const uint64_t position = key(last + 1, false);
     uint64_t value = random_bits(token, position);
     for (int64_t layer = 1; layer < kLayers; ++layer)
       value = random_bits(random_bits(fold(layer - 1, rows, last), value), position);
@@ -194,7 +202,7 @@ class FakeModel : public model::Model {
       const int64_t position = rows.position + i;
       const auto token = static_cast<uint64_t>(index(batch.tokens[rows.first_row + i]));
       const uint64_t below = layer == 0 ? token : fold(layer - 1, rows, position);
-      const uint64_t value = random_bits(below, static_cast<uint64_t>(position));
+      const uint64_t value = random_bits(below, key(position, i < rows.num_prompt));
       std::memcpy(cell(layer, rows, position), &value, sizeof value);
       if (TokenId{static_cast<int32_t>(token)} == poison) poisoned_ = true;
     }

@@ -23,7 +23,7 @@ struct Fed {
     request.prompt_tokens = bytes("?");
     auto created = Generation::create(
         std::make_unique<Sequence>(SequenceId{1}, std::move(request), 1000,
-                                   api::block_hash_root("m", "n", "")),
+                                   BlockNaming{api::block_hash_root("m", "n", "")}),
         &byte_tokenizer(), end_tokens, [this](const RequestEvent& event) { outcome.add(event); });
     EXPECT_TRUE(created) << created.error().message;
     generation = *std::move(created);

@@ -12,7 +12,7 @@ namespace {
 std::unique_ptr<Generation> generation_of(int64_t id, int64_t num_tokens) {
   Request request = sampled_request(static_cast<uint64_t>(id), num_tokens, 4);
   auto sequence = std::make_unique<Sequence>(SequenceId{id}, std::move(request), 1000,
-                                             api::block_hash_root("m", "n", ""));
+                                             BlockNaming{api::block_hash_root("m", "n", "")});
   return *Generation::create(std::move(sequence), nullptr, {}, [](const RequestEvent&) {});
 }
 

@@ -36,7 +36,7 @@ class Bench {
     request.stop.max_tokens = shape.max_tokens;
     request.priority = shape.priority;
     auto sequence = std::make_unique<Sequence>(SequenceId{id}, request, 1 << 20,
-                                               api::block_hash_root("m", "n", ""));
+                                               BlockNaming{api::block_hash_root("m", "n", "")});
     Sequence& added = *sequence;
     scheduler.add(std::move(sequence));
     return added;

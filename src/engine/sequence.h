@@ -29,11 +29,17 @@ enum class SequenceState : uint8_t {
   kRunning,       // holds blocks for all its tokens
 };
 
+// What the names of a sequence's blocks are made of besides its tokens.
+struct BlockNaming {
+  api::BlockHash root{};
+  bool by_role = false;  // generated tokens are computed in another way than prompts
+};
+
 class Sequence {
  public:
-  // `context_max`: tokens a sequence may have in all. The names of its blocks start from `root`.
-  // The generated prefix is appended by Generation.
-  Sequence(SequenceId id, Request request, int64_t context_max, const api::BlockHash& root);
+  // `context_max`: tokens a sequence may have in all. The generated prefix is appended by
+  // Generation.
+  Sequence(SequenceId id, Request request, int64_t context_max, const BlockNaming& naming);
 
   SequenceId id() const { return id_; }
 
@@ -95,7 +101,7 @@ class Sequence {
   Request request_;
   std::vector<TokenId> tokens_;
   int64_t num_tokens_max_;
-  api::BlockHash root_;
+  BlockNaming naming_;
   std::vector<api::BlockHash> names_;
 };
 

@@ -27,8 +27,11 @@ class Steps {
       std::vector<std::byte*> blocks;
       for (int64_t token = 0; token < 2 * count; token += kBlockTokens)
         blocks.push_back(memory_.emplace_back(static_cast<size_t>(bytes)).data());
-      batch_.sequences.push_back(
-          {.first_row = s * count, .count = count, .position = 0, .block_data = {blocks}});
+      batch_.sequences.push_back({.first_row = s * count,
+                                  .count = count,
+                                  .position = 0,
+                                  .num_prompt = count > 1 ? count - 1 : 0,
+                                  .block_data = {blocks}});
       for (int64_t i = 0; i < count; ++i)
         batch_.tokens.push_back(TokenId{static_cast<int32_t>((s * 977 + i * 131) % 2048)});
       batch_.logit_rows.push_back(s * count);
@@ -59,6 +62,7 @@ TEST(Allocation, NoStepAllocatesOnceAStepOfItsSizeHasRun) {
       LoadOptions load{.isa = isa, .rows_max = kRowsMax, .block_tokens = kBlockTokens};
       load.weights.expert_format = format;
       load.weights.linear_format = format;
+      load.weights.expanded_prompts = format == WeightFormat::kBf16;
       const auto model = std::move(*load_model(folder, pool, load));
       const ModelConfig& config = model->config();
       ep::LocalAllToAll exchange(pool, math::kernels(isa),

@@ -40,6 +40,18 @@ math::AttentionShape attention_shape(const ModelConfig& config, math::CacheForma
           .scale = scale};
 }
 
+math::ExpandedShape expanded_shape(const ModelConfig& config,
+                                   const math::AttentionShape& absorbed) {
+  return {.format = absorbed.format,
+          .num_heads = config.num_heads,
+          .latent_width = config.kv_lora_rank,
+          .rope_width = config.qk_rope_head_dim,
+          .nope_width = config.qk_nope_head_dim,
+          .value_width = config.v_head_dim,
+          .token_values = absorbed.token_values,
+          .scale = absorbed.scale};
+}
+
 // Columns of the fused projection: its parts, each beginning at a panel.
 int64_t fused_columns(const ModelConfig& config) {
   const int64_t q_rows = config.num_heads * config.q_head_dim();
@@ -91,13 +103,13 @@ kv::CacheGroup cache_group(const ModelConfig& config,
 AttentionScratch::AttentionScratch(const Compute& compute_in,
                                    Projector& projector_in,
                                    const ModelConfig& config_in,
-                                   math::CacheFormat format_in,
+                                   const NumericConfig& numeric,
                                    int64_t block_tokens)
     : compute(compute_in),
       projector(projector_in),
       config(config_in),
-      format(format_in),
-      shape(attention_shape(config_in, format_in)),
+      format(numeric.cache_format),
+      shape(attention_shape(config_in, format)),
       kernel(compute_in.pool, compute_in.kernels, shape, block_tokens, compute_in.rows_max),
       heads(compute_in, std::max(config_in.qk_nope_head_dim, shape.value_width)),
       fused(compute_in.rows_max, fused_columns(config_in)),
@@ -105,11 +117,18 @@ AttentionScratch::AttentionScratch(const Compute& compute_in,
       queries(compute_in.rows_max, config_in.num_heads * shape.key_width),
       latent(compute_in.rows_max, config_in.num_heads * shape.value_width),
       values(compute_in.rows_max, config_in.num_heads * config_in.v_head_dim),
-      out(compute_in.rows_max, config_in.hidden_size) {}
+      out(compute_in.rows_max, config_in.hidden_size) {
+  if (numeric.attention_form == AttentionForm::kByRole) {
+    expanded.emplace(compute.pool, compute.kernels, expanded_shape(config, shape), block_tokens,
+                     compute.rows_max);
+  }
+}
 
 // q = q_b rms(q_a h), t = kv_a h; the cache gets [rms(t[:rank]), rope(t[rank:])]. With W_UK and
 // W_UV the two halves of a head's kv_b:
-//   queries[head] = [W_UK^T q_nope, rope(q_pe)]      o[head] = W_UV (attention over the latents)
+//   absorbed: queries[head] = [W_UK^T q_nope, rope(q_pe)], o[head] = W_UV (attention over latents)
+//   expanded: queries[head] = [q_nope, rope(q_pe)],        o[head] = attention over [W_UK c, k_pe]
+//                                                                    and W_UV c
 void MlaAttention::forward(Step& step, MatrixView<const float> h, MatrixView<float> x) {
   const int64_t rows = h.rows;
   const ModelConfig& config = s_.config;
@@ -118,16 +137,8 @@ void MlaAttention::forward(Step& step, MatrixView<const float> h, MatrixView<flo
   const MatrixView<float> q = project_queries(fused);
   cache_latent(step, columns(fused, w_.kv_column, config.kv_lora_rank + config.qk_rope_head_dim));
   step.lap(Phase::kProject);
-  absorb(step, q);
-  step.lap(Phase::kAbsorb);
-  s_.kernel.forward(step.chunks(layer_, {.q = s_.queries.data(),
-                                         .q_width = s_.queries.cols(),
-                                         .out = s_.latent.data(),
-                                         .out_width = s_.latent.cols()}));
-  step.lap(Phase::kAttention);
-  s_.heads.multiply(w_.w_uv, rows, {s_.latent.data(), s_.latent.cols(), s_.shape.value_width},
-                    {s_.values.data(), s_.values.cols(), config.v_head_dim});
-  step.lap(Phase::kAbsorb);
+  if (s_.expanded) attend_expanded(step, q);
+  attend_absorbed(step, q, s_.expanded ? TokenRole::kGenerated : TokenRole::kAny);
   const MatrixView<float> out = s_.out.view().slice(0, rows);
   s_.projector.multiply(w_.o, s_.values.view().slice(0, rows), out);
   add_rows(s_.compute, out, x);
@@ -162,12 +173,60 @@ void MlaAttention::cache_latent(Step& step, MatrixView<float> kv) {
   step.observe("mla", layer_, "k_pe", columns(kv, rank, rope));
 }
 
-void MlaAttention::absorb(const Step& step, MatrixView<const float> q) {
+// The kernel takes the heads' queries as they are, but rotated; `queries` has room for the wider
+// absorbed ones.
+void MlaAttention::attend_expanded(Step& step, MatrixView<const float> q) {
+  const ModelConfig& config = s_.config;
+  const int64_t width = config.num_heads * config.q_head_dim();
+  for (const RowRun& run : step.runs(TokenRole::kPrompt)) {
+    s_.compute.for_rows(run.count, [&](int64_t i) {
+      const int64_t r = run.first + i;
+      float* rotated = s_.queries.data() + r * width;
+      std::copy_n(q.row(r).data(), width, rotated);
+      for (int64_t h = 0; h < config.num_heads; ++h) {
+        s_.compute.kernels.rope_interleaved(
+            rotated + h * config.q_head_dim() + config.qk_nope_head_dim, step.rope().cosines(r),
+            step.rope().sines(r), config.qk_rope_head_dim);
+      }
+    });
+  }
+  s_.expanded->forward({.keys = w_.w_uk, .values = w_.w_uv},
+                       step.chunks(layer_,
+                                   {.q = s_.queries.data(),
+                                    .q_width = width,
+                                    .out = s_.values.data(),
+                                    .out_width = s_.values.cols()},
+                                   TokenRole::kPrompt));
+  step.lap(Phase::kAttention);
+}
+
+void MlaAttention::attend_absorbed(Step& step, MatrixView<const float> q, TokenRole role) {
+  const std::span<const RowRun> runs = step.runs(role);
+  for (const RowRun& run : runs)
+    absorb(step, q, run);
+  step.lap(Phase::kAbsorb);
+  s_.kernel.forward(step.chunks(layer_,
+                                {.q = s_.queries.data(),
+                                 .q_width = s_.queries.cols(),
+                                 .out = s_.latent.data(),
+                                 .out_width = s_.latent.cols()},
+                                role));
+  step.lap(Phase::kAttention);
+  for (const RowRun& run : runs) {
+    s_.heads.multiply(w_.w_uv, run.count,
+                      {s_.latent.row(run.first).data(), s_.latent.cols(), s_.shape.value_width},
+                      {s_.values.row(run.first).data(), s_.values.cols(), s_.config.v_head_dim});
+  }
+  step.lap(Phase::kAbsorb);
+}
+
+void MlaAttention::absorb(const Step& step, MatrixView<const float> q, const RowRun& run) {
   const ModelConfig& config = s_.config;
   const int64_t nope = config.qk_nope_head_dim;
   const int64_t rope = config.qk_rope_head_dim;
   const int64_t rank = config.kv_lora_rank;
-  s_.compute.for_rows(q.rows, [&](int64_t r) {
+  s_.compute.for_rows(run.count, [&](int64_t i) {
+    const int64_t r = run.first + i;
     for (int64_t h = 0; h < config.num_heads; ++h) {
       float* rotated = &s_.queries(r, h * (rank + rope) + rank);
       std::copy_n(&q(r, h * (nope + rope) + nope), rope, rotated);
@@ -175,8 +234,8 @@ void MlaAttention::absorb(const Step& step, MatrixView<const float> q) {
                                           rope);
     }
   });
-  s_.heads.multiply(w_.w_uk, q.rows, {q.data, q.stride, nope + rope},
-                    {s_.queries.data(), s_.queries.cols(), rank + rope});
+  s_.heads.multiply(w_.w_uk_t, run.count, {q.row(run.first).data(), q.stride, nope + rope},
+                    {s_.queries.row(run.first).data(), s_.queries.cols(), rank + rope});
 }
 
 void GqaAttention::forward(Step& step, MatrixView<const float> h, MatrixView<float> x) {

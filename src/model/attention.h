@@ -1,19 +1,24 @@
 // Attention of a decoder layer over the paged cache. MlaAttention works in the absorbed form: kv_b
 // is folded into the queries and the outputs, so that every head attends to the one latent row per
-// token that is cached. GqaAttention is the plain kind with normalised queries and keys.
+// token that is cached; by option (AttentionForm::kByRole) tokens of prompts attend to keys and
+// values that are expanded per head instead. GqaAttention is the plain kind with normalised queries
+// and keys.
 //
 // An object per layer; scratch is shared, because layers run one after the other.
 #pragma once
 
 #include "base/matrix.h"
 #include "math/attention.h"
+#include "math/expanded_attention.h"
 #include "model/compute.h"
 #include "model/config.h"
+#include "model/numeric_config.h"
 #include "model/step.h"
 #include "model/weights.h"
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 namespace wideep::model {
 
@@ -37,7 +42,7 @@ struct AttentionScratch {
   AttentionScratch(const Compute& compute,
                    Projector& projector,
                    const ModelConfig& config,
-                   math::CacheFormat format,
+                   const NumericConfig& numeric,
                    int64_t block_tokens);
 
   const Compute& compute;
@@ -46,6 +51,7 @@ struct AttentionScratch {
   math::CacheFormat format;
   math::AttentionShape shape;
   math::Attention kernel;
+  std::optional<math::ExpandedAttention> expanded;  // with AttentionForm::kByRole
   HeadProduct heads;
 
   Matrix<float> fused;    // [rows_max, columns of the fused projection]
@@ -66,7 +72,9 @@ class MlaAttention : public Attention {
  private:
   MatrixView<float> project_queries(MatrixView<float> fused);
   void cache_latent(Step& step, MatrixView<float> kv);
-  void absorb(const Step& step, MatrixView<const float> q);
+  void attend_expanded(Step& step, MatrixView<const float> q);
+  void attend_absorbed(Step& step, MatrixView<const float> q, TokenRole role);
+  void absorb(const Step& step, MatrixView<const float> q, const RowRun& run);
 
   const MlaWeights& w_;
   const int64_t layer_;

@@ -16,6 +16,9 @@ struct SequenceRows {
   int64_t first_row = 0;  // rows [first_row, first_row + count) of the batch
   int64_t count = 0;
   int64_t position = 0;  // of the first row
+  // Leading rows that are tokens of the prompt; the others were generated (drafts too). Matters
+  // where the two are computed differently (AttentionForm::kByRole).
+  int64_t num_prompt = 0;
   // Addresses of this sequence's KV blocks of each cache group, covering positions [0, position +
   // count): block_data[group][i] is the start of the i-th block (layer 0). Blocks before `position`
   // are filled.

@@ -68,9 +68,11 @@ struct Bed {
                                  .tokens_max = kRowsMax});
   }
 
-  // Logits of every token, fed `chunk` at a time.
-  std::vector<float> run(const std::vector<TokenId>& tokens, int64_t chunk) {
-    GoldenSequence sequence;
+  // Every token's logits, fed `chunk` at a time; those behind the first `num_prompt` are generated.
+  std::vector<float> run(const std::vector<TokenId>& tokens,
+                         int64_t chunk,
+                         int64_t num_prompt = 1000) {
+    GoldenSequence sequence{.num_prompt = num_prompt};
     std::vector<float> out;
     for (size_t begin = 0; begin < tokens.size(); begin += static_cast<size_t>(chunk)) {
       const size_t count = std::min(static_cast<size_t>(chunk), tokens.size() - begin);
@@ -118,6 +120,35 @@ TEST_F(Decoder, GivesTheSameBitsHoweverATokenIsComputed) {
     Bed other_bed(folder(), other, 3);
     EXPECT_TRUE(same_bits(other_bed.run(tokens, 16), expected));
   }
+}
+
+// Prompts in the expanded form: which form a token takes is a matter of its role alone.
+TEST_F(Decoder, GivesTheSameBitsByRoleHoweverATokenIsComputed) {
+  const std::vector<TokenId> tokens = some_tokens(41);
+  constexpr int64_t kPrompt = 23;
+  LoadOptions by_role = with_formats({});
+  by_role.weights.expanded_prompts = true;
+  Bed bed(folder(), by_role);
+  EXPECT_NE(bed.model->numeric().hash(), Bed(folder(), with_formats({})).model->numeric().hash());
+  const std::vector<float> expected = bed.run(tokens, 41, kPrompt);
+  for (const int64_t chunk : {1, 7, 23})
+    EXPECT_TRUE(same_bits(bed.run(tokens, chunk, kPrompt), expected)) << chunk;
+  by_role.block_tokens = 64;
+  Bed other(folder(), by_role, 3);
+  EXPECT_TRUE(same_bits(other.run(tokens, 16, kPrompt), expected));
+  // In company whose prompts end elsewhere, behind rows of another sequence.
+  const std::vector<TokenId> mate_tokens = some_tokens(7, 5);
+  GoldenSequence mate{.num_prompt = 4};
+  GoldenSequence sequence{.num_prompt = kPrompt};
+  const std::array feeds = {GoldenRunner::Feed{&mate, mate_tokens},
+                            GoldenRunner::Feed{&sequence, tokens}};
+  const auto logits = *bed.runner->forward(feeds);
+  EXPECT_EQ(std::memcmp(logits.row(7).data(), expected.data(), expected.size() * 4), 0);
+  // The roles matter, from the boundary on.
+  const std::vector<float> longer = bed.run(tokens, 41, kPrompt + 1);
+  const auto before = static_cast<size_t>(kPrompt * logits.cols);
+  EXPECT_EQ(std::memcmp(longer.data(), expected.data(), before * 4), 0);
+  EXPECT_FALSE(same_bits(longer, expected));
 }
 
 TEST_F(Decoder, GivesTheSameBitsInAnyCompany) {

@@ -168,6 +168,7 @@ Track GoldenCheck::start(size_t prompt) const {
   const GoldenPrompt& golden = prompts_[prompt];
   Track track{.prompt = prompt, .tokens = golden.input};
   track.tokens.insert(track.tokens.end(), golden.greedy.begin(), golden.greedy.end() - 1);
+  track.sequence.num_prompt = static_cast<int64_t>(golden.input.size());
   return track;
 }
 

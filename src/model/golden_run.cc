@@ -31,10 +31,12 @@ Result<MatrixView<const float>> GoldenRunner::forward(std::span<const Feed> feed
     while (static_cast<int64_t>(sequence.blocks.size()) * block_tokens < sequence.length + count)
       sequence.blocks.push_back(new_block());
     batch_.tokens.insert(batch_.tokens.end(), feed.tokens.begin(), feed.tokens.end());
-    batch_.sequences.push_back({.first_row = first_row,
-                                .count = count,
-                                .position = sequence.length,
-                                .block_data = {sequence.blocks}});
+    batch_.sequences.push_back(
+        {.first_row = first_row,
+         .count = count,
+         .position = sequence.length,
+         .num_prompt = std::clamp<int64_t>(sequence.num_prompt - sequence.length, 0, count),
+         .block_data = {sequence.blocks}});
     for (int64_t i = 0; i < count; ++i)
       batch_.logit_rows.push_back(first_row + i);
   }

@@ -11,6 +11,7 @@
 #include "model/model.h"
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -20,6 +21,7 @@ namespace wideep::model {
 struct GoldenSequence {
   std::vector<std::byte*> blocks;
   int64_t length = 0;
+  int64_t num_prompt = std::numeric_limits<int64_t>::max();  // tokens behind them are generated
 };
 
 class GoldenRunner {

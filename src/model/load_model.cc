@@ -1,20 +1,32 @@
 #include "model/load_model.h"
 
 namespace wideep::model {
+namespace {
+
+Result<AttentionForm> attention_form(const ModelConfig& config, const WeightOptions& options) {
+  const bool is_mla = config.attention == AttentionKind::kMla;
+  if (!is_mla && options.expanded_prompts) {
+    return invalid_argument(
+        "prompts in the expanded form (--mla-prompt-form) were asked for, but {} has no MLA",
+        config.model_type);
+  }
+  if (!is_mla) return AttentionForm::kDirect;
+  return options.expanded_prompts ? AttentionForm::kByRole : AttentionForm::kAbsorbed;
+}
+
+}  // namespace
 
 Result<NumericConfig> resolve_numeric(const Checkpoint& checkpoint, const LoadOptions& options) {
   const bool f32 = options.weights.precision == math::Precision::kF32;
   NumericConfig numeric{.precision = options.weights.precision,
                         .linear_weights = options.weights.linear_format,
                         .cache_format = f32 ? math::CacheFormat::kF32 : math::CacheFormat::kBf16,
-                        .attention_form = checkpoint.config().attention == AttentionKind::kMla
-                                              ? AttentionForm::kAbsorbed
-                                              : AttentionForm::kDirect,
                         .isa = options.isa.value_or(math::detect_isa())};
   if (!math::is_supported(numeric.isa)) {
     return invalid_argument("this machine has no {}; its highest level is {}",
                             math::name(numeric.isa), math::name(math::detect_isa()));
   }
+  WD_ASSIGN_OR_RETURN(numeric.attention_form, attention_form(checkpoint.config(), options.weights));
   WD_ASSIGN_OR_RETURN(numeric.expert_weights, resolve_expert_format(checkpoint, options.weights));
   const math::RowFormat input = math::input_format(numeric.expert_weights, numeric.precision);
   numeric.dispatch_format = options.dispatch_format.value_or(input);

@@ -8,7 +8,7 @@
 namespace wideep::model {
 
 std::string_view name(AttentionForm form) {
-  static constexpr std::array<std::string_view, 2> kNames = {"absorbed", "direct"};
+  static constexpr std::array<std::string_view, 3> kNames = {"absorbed", "direct", "by-role"};
   return kNames[static_cast<size_t>(form)];
 }
 

@@ -20,8 +20,9 @@ namespace wideep::model {
 inline constexpr int32_t kKernelRevision = 1;
 
 // How attention reads the cache. kAbsorbed: MLA with kv_b folded into queries and outputs, for
-// every token; kDirect: keys and values as cached (GQA).
-enum class AttentionForm : uint8_t { kAbsorbed, kDirect };
+// every token; kDirect: keys and values as cached (GQA); kByRole: MLA with keys and values expanded
+// per head for tokens of the prompt, absorbed for generated ones.
+enum class AttentionForm : uint8_t { kAbsorbed, kDirect, kByRole };
 std::string_view name(AttentionForm form);
 
 struct NumericConfig {

@@ -19,6 +19,7 @@ TEST(NumericConfig, HashChangesWithEveryField) {
   changed([](NumericConfig& c) { c.combine_format = math::RowFormat::kF32; });
   changed([](NumericConfig& c) { c.cache_format = math::CacheFormat::kF32; });
   changed([](NumericConfig& c) { c.attention_form = AttentionForm::kDirect; });
+  changed([](NumericConfig& c) { c.attention_form = AttentionForm::kByRole; });
   changed([](NumericConfig& c) { c.isa = math::Isa::kAvx512; });
   changed([](NumericConfig& c) { ++c.kernel_revision; });
   EXPECT_EQ(NumericConfig{}.hash(), base.hash());

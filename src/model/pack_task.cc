@@ -60,28 +60,32 @@ Status Packer::pack_gate_up(const PackTask& task, RowRange rows, std::span<std::
   return {};
 }
 
-// kv_b [heads][nope + v][rank]: the first `nope` rows of a head are W_UK, which is wanted
-// transposed, the next `v` rows are W_UV.
+// kv_b [heads][nope + v][rank]: the first `nope` rows of a head are W_UK, the next `v` rows W_UV.
 Status Packer::pack_heads(const PackTask& task, std::span<std::byte> out) {
   WD_ASSIGN_OR_RETURN(const math::SourceMatrix kv_b, reader_.read(task.sources.front(), task.rows));
-  const auto [heads, nope, v, layout] = shapes_;
+  const int64_t nope = shapes_.nope;
+  const int64_t v = shapes_.v;
   const int64_t rank = kv_b.k;
   decode(kv_b, floats_);
   transposed_.resize(static_cast<size_t>(rank * nope));
-  const auto uk_bytes = static_cast<size_t>(math::packed_bytes(task.format, rank, nope));
-  const auto uv_bytes = static_cast<size_t>(math::packed_bytes(task.format, v, rank));
-  for (int64_t h = 0; h < heads; ++h) {
-    const float* uk = floats_.data() + h * (nope + v) * rank;
+  const auto pack_next = [&](const math::SourceMatrix& matrix) {
+    const auto bytes = static_cast<size_t>(math::packed_bytes(task.format, matrix.n, matrix.k));
+    math::pack(matrix, task.format, out.first(bytes));
+    out = out.subspan(bytes);
+  };
+  const auto w_uk = [&](int64_t head) { return floats_.data() + head * (nope + v) * rank; };
+  for (int64_t h = 0; h < shapes_.num_heads; ++h) {
     for (int64_t d = 0; d < nope; ++d) {
       for (int64_t c = 0; c < rank; ++c)
-        transposed_[static_cast<size_t>(c * nope + d)] = uk[d * rank + c];
+        transposed_[static_cast<size_t>(c * nope + d)] = w_uk(h)[d * rank + c];
     }
-    const auto head = static_cast<size_t>(h);
-    math::pack(f32_matrix(transposed_.data(), rank, nope), task.format,
-               out.subspan(head * uk_bytes, uk_bytes));
-    math::pack(f32_matrix(uk + nope * rank, v, rank), task.format,
-               out.subspan(static_cast<size_t>(heads) * uk_bytes + head * uv_bytes, uv_bytes));
+    pack_next(f32_matrix(transposed_.data(), rank, nope));
   }
+  for (int64_t h = 0; h < shapes_.num_heads; ++h)
+    pack_next(f32_matrix(w_uk(h) + nope * rank, v, rank));
+  for (int64_t h = 0; h < shapes_.num_heads && shapes_.expanded_prompts; ++h)
+    pack_next(f32_matrix(w_uk(h), nope, rank));
+  WD_CHECK(out.empty());
   return {};
 }
 

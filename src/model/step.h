@@ -25,6 +25,15 @@ struct AttentionRows {
   int64_t out_width = 0;
 };
 
+// Consecutive rows of a step.
+struct RowRun {
+  int64_t first = 0;
+  int64_t count = 0;
+};
+
+// Rows by what their tokens are: of a prompt, or generated.
+enum class TokenRole : uint8_t { kAny, kPrompt, kGenerated };
+
 class Step {
  public:
   // `rope_dim`: values of a head that are rotated.
@@ -44,8 +53,13 @@ class Step {
     return rows_[static_cast<size_t>(row)] + layer * layer_bytes_;
   }
 
-  // The attention work of every sequence in `layer`; valid until the next call.
-  std::span<const math::AttentionChunk> chunks(int64_t layer, const AttentionRows& rows);
+  // The attention work in `layer`, a chunk for each sequence that has rows of that role; valid
+  // until the next call.
+  std::span<const math::AttentionChunk> chunks(int64_t layer,
+                                               const AttentionRows& rows,
+                                               TokenRole role = TokenRole::kAny);
+  // All rows of that role, in as few runs as they are; valid until the next call.
+  std::span<const RowRun> runs(TokenRole role);
 
   // Intermediate values for whoever watches. `layer` -1: no layer in the name.
   void observe(std::string_view group,
@@ -76,6 +90,7 @@ class Step {
   std::vector<std::byte*> rows_;          // [num_rows] in layer 0
   std::vector<const std::byte*> blocks_;  // of all sequences, in the layer of chunks()
   std::vector<math::AttentionChunk> chunks_;
+  std::vector<RowRun> runs_;
 };
 
 }  // namespace wideep::model

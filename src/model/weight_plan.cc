@@ -309,7 +309,8 @@ Status WeightPlanner::add_mla(const std::string& prefix, MlaWeights& out) {
                     out.o);
 }
 
-// kv_b as per-head W_UK^T and W_UV: bf16, or f32 where the f32 path would lose by bf16.
+// kv_b as per-head W_UK^T and W_UV, and W_UK if prompts are expanded: bf16, or f32 where the f32
+// path would lose by bf16.
 Status WeightPlanner::add_heads(const std::string& prefix, MlaWeights& out) {
   const int64_t rank = config_.kv_lora_rank;
   const int64_t nope = config_.qk_nope_head_dim;
@@ -319,20 +320,21 @@ Status WeightPlanner::add_heads(const std::string& prefix, MlaWeights& out) {
                                                 heads * (nope + v), rank));
   const WeightFormat format =
       options_.precision == math::Precision::kF32 ? exact_format(kv_b) : WeightFormat::kBf16;
-  const int64_t uk_bytes = math::packed_bytes(format, rank, nope);
-  const int64_t uv_bytes = math::packed_bytes(format, v, rank);
-  const Place place = take(heads * (uk_bytes + uv_bytes));
-  out.w_uk.resize(static_cast<size_t>(heads));
-  out.w_uv.resize(static_cast<size_t>(heads));
-  for (int64_t h = 0; h < heads; ++h) {
-    math::PackedMatrix& uk = out.w_uk[static_cast<size_t>(h)];
-    math::PackedMatrix& uv = out.w_uv[static_cast<size_t>(h)];
-    uk = {.format = format, .n = rank, .k = nope};
-    uv = {.format = format, .n = v, .k = rank};
-    const int64_t uv_offset = place.offset + heads * uk_bytes + h * uv_bytes;
-    plan_.byte_views_.push_back({&uk.bytes, {place.arena, place.offset + h * uk_bytes, uk_bytes}});
-    plan_.byte_views_.push_back({&uv.bytes, {place.arena, uv_offset, uv_bytes}});
-  }
+  const Place place =
+      take(heads * (math::packed_bytes(format, rank, nope) + math::packed_bytes(format, v, rank) +
+                    (options_.expanded_prompts ? math::packed_bytes(format, nope, rank) : 0)));
+  Place next = place;
+  const auto add_views = [&](std::vector<math::PackedMatrix>& matrices, int64_t n, int64_t k) {
+    next.bytes = math::packed_bytes(format, n, k);
+    matrices.resize(static_cast<size_t>(heads), {.format = format, .n = n, .k = k});
+    for (math::PackedMatrix& matrix : matrices) {
+      plan_.byte_views_.push_back({&matrix.bytes, next});
+      next.offset += next.bytes;
+    }
+  };
+  add_views(out.w_uk_t, rank, nope);
+  add_views(out.w_uv, v, rank);
+  if (options_.expanded_prompts) add_views(out.w_uk, nope, rank);
   const RowRange rows{0, kv_b.rows};
   add_task({.kind = PackTask::Kind::kHeads,
             .sources = {std::move(kv_b)},
@@ -451,7 +453,8 @@ Status WeightPlanner::run() {
                    .v = config_.v_head_dim,
                    .expert_layout = xxh64(fmt::format(
                        "expert 1 {} hidden {} inner {}", math::name(weights_.expert_format),
-                       config_.hidden_size, config_.moe_intermediate_size))};
+                       config_.hidden_size, config_.moe_intermediate_size)),
+                   .expanded_prompts = options_.expanded_prompts};
   // Disks and page caches like to be read from front to back.
   std::unordered_map<const SafetensorsFile*, size_t> file_index;
   for (const auto& file : checkpoint_.files())

@@ -26,7 +26,7 @@ struct PackTask {
   enum class Kind : uint8_t {
     kPanels,  // rows of one matrix into panels
     kGateUp,  // the same rows of gate and up into gate_up panels
-    kHeads,   // kv_b into per-head W_UK^T, then per-head W_UV (place of both together)
+    kHeads,  // kv_b into W_UK^T of every head, W_UV of every head and, if wanted, W_UK of every one
     kExpert,  // gate, up and down of one expert into its blob
     kFloats,  // a vector in f32
     kRows,    // rows of the embedding as they are
@@ -51,6 +51,7 @@ struct PackShapes {
   int64_t nope = 0;
   int64_t v = 0;
   uint64_t expert_layout = 0;
+  bool expanded_prompts = false;
 };
 
 class WeightPlan {

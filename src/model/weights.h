@@ -27,11 +27,13 @@ namespace wideep::model {
 struct MlaWeights {
   math::PackedMatrix qkv_a;  // q_a (or q) at column 0, kv_a at kv_column
   int64_t kv_column = 0;
-  std::span<const float> q_a_norm;       // [q_lora_rank], with q_lora_rank only
-  math::PackedMatrix q_b;                // with q_lora_rank only
-  std::span<const float> kv_a_norm;      // [kv_lora_rank]
-  std::vector<math::PackedMatrix> w_uk;  // per head: W_UK^T, n = kv_lora_rank, k = nope
-  std::vector<math::PackedMatrix> w_uv;  // per head: n = v_head_dim, k = kv_lora_rank
+  std::span<const float> q_a_norm;   // [q_lora_rank], with q_lora_rank only
+  math::PackedMatrix q_b;            // with q_lora_rank only
+  std::span<const float> kv_a_norm;  // [kv_lora_rank]
+  // Per head.
+  std::vector<math::PackedMatrix> w_uk_t;  // W_UK^T, n = kv_lora_rank, k = nope
+  std::vector<math::PackedMatrix> w_uv;    // n = v_head_dim, k = kv_lora_rank
+  std::vector<math::PackedMatrix> w_uk;    // n = nope, k = kv_lora_rank; with expanded prompts only
   math::PackedMatrix o;
 };
 
@@ -101,6 +103,7 @@ struct WeightOptions {
   std::optional<math::WeightFormat> expert_format;
   std::optional<math::WeightFormat> linear_format;
   bool draft = false;
+  bool expanded_prompts = false;  // MLA: W_UK as it is too, for prompts in the expanded form
   // Which expert each slot of this rank holds: slots[layer][slot]; empty: every expert, in order.
   std::vector<std::vector<ExpertId>> slots;
   std::string cache_dir;          // of packed weights; empty: no cache

@@ -118,6 +118,15 @@ class Models(unittest.TestCase):
         self.assertEqual(result.stdout.count("passed"), 5)
         self.assertEqual(run("golden", sets[0], "--tolerance", "1e-9").returncode, 1)
 
+    def test_prompts_can_be_expanded_where_there_is_mla(self):
+        form = ("--mla-prompt-form", "expanded")
+        result = run("golden", GOLDEN / "dsv3-tiny-fp8", *form)
+        self.assertEqual(result.returncode, 0, result.stdout)
+        refused = run("golden", GOLDEN / "qwen3moe-tiny-bf16", *form)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("--mla-prompt-form", refused.stderr)
+        self.assertIn("qwen3_moe has no MLA", refused.stderr)
+
     def test_broken_checkpoints_are_refused_before_anything_listens(self):
         cases = json.loads((GOLDEN / "bad/cases.json").read_text())
         self.assertEqual(sum(not case["ok"] for case in cases), 40)

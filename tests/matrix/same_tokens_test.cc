@@ -5,8 +5,9 @@
 //   matrix_test --strength=3       of triples
 //   matrix_test --row=17           one row of it
 //
-// What decides the bits (checkpoint, formats, ISA level) is the key of a row; everything else must
-// not matter: the row is compared with a run of the same key alone, in one chunk, on one thread.
+// What decides the bits (checkpoint, formats, ISA level, form of prompts) is the key of a row;
+// everything else must not matter: the row is compared with a run of the same key alone, in one
+// chunk, on one thread.
 #include "base/file.h"
 #include "base/json.h"
 #include "covering.h"
@@ -38,6 +39,7 @@ enum Dimension {
   kSet,
   kFormat,
   kIsa,
+  kPromptForm,  // where there is MLA
   kSampling,
   kBlockSize,
   kBudget,
@@ -53,6 +55,7 @@ enum Dimension {
 constexpr std::array<std::string_view, 5> kSets = {
     "dsv3-tiny-bf16", "dsv3-tiny-fp8", "dsv2-tiny-bf16", "qwen3moe-tiny-bf16", "dsv3-tiny-mtp"};
 constexpr std::array<std::string_view, 4> kFormats = {"stored", "f32", "int8", "int4"};
+constexpr std::array<std::string_view, 2> kPromptForms = {"absorbed", "expanded"};
 constexpr std::array<std::string_view, 3> kSamplings = {"greedy", "sampled", "penalised"};
 constexpr std::array<int64_t, 4> kBlockSizes = {16, 48, 128, 512};
 constexpr std::array<int64_t, 3> kBudgets = {7, 40, kRowsMax};
@@ -72,6 +75,7 @@ std::vector<int> sizes() {
   sizes[kSet] = kSets.size();
   sizes[kFormat] = kFormats.size();
   sizes[kIsa] = static_cast<int>(math::supported_isas().size());
+  sizes[kPromptForm] = kPromptForms.size();
   sizes[kSampling] = kSamplings.size();
   sizes[kBlockSize] = kBlockSizes.size();
   sizes[kBudget] = kBudgets.size();
@@ -86,12 +90,12 @@ std::vector<int> sizes() {
 
 std::string describe(const Row& row) {
   return fmt::format(
-      "{} {} {} {}: blocks of {}, chunks of {}, {} mates, {} threads, prefix {}, {} preemption, "
+      "{} {} {} {} {}: blocks of {}, chunks of {}, {} mates, {} threads, prefix {}, {} preemption, "
       "resumed at {}, speculation {}",
       kSets[row[kSet]], kFormats[row[kFormat]], math::name(math::supported_isas()[row[kIsa]]),
-      kSamplings[row[kSampling]], kBlockSizes[row[kBlockSize]], kBudgets[row[kBudget]],
-      kMateCounts[row[kMates]], kThreadCounts[row[kThreads]], kPrefixes[row[kPrefix]],
-      row[kPreemption], kCuts[row[kResume]], row[kSpeculation]);
+      kPromptForms[row[kPromptForm]], kSamplings[row[kSampling]], kBlockSizes[row[kBlockSize]],
+      kBudgets[row[kBudget]], kMateCounts[row[kMates]], kThreadCounts[row[kThreads]],
+      kPrefixes[row[kPrefix]], row[kPreemption], kCuts[row[kResume]], row[kSpeculation]);
 }
 
 // The run that all others are compared with.
@@ -119,6 +123,8 @@ class Rank {
       : pool_({.num_threads = kThreadCounts[row[kThreads]], .spin = std::chrono::microseconds(0)}) {
     model::LoadOptions load{.isa = math::supported_isas()[row[kIsa]], .rows_max = kRowsMax};
     load.block_tokens = kBlockSizes[row[kBlockSize]];
+    const bool has_mla = kSets[row[kSet]] != "qwen3moe-tiny-bf16";
+    load.weights.expanded_prompts = has_mla && kPromptForms[row[kPromptForm]] == "expanded";
     load.weights.draft = kSets[row[kSet]] == "dsv3-tiny-mtp";
     const std::string_view format = kFormats[row[kFormat]];
     if (format == "f32") load.weights.precision = math::Precision::kF32;
