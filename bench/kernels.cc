@@ -79,6 +79,7 @@ class Bench {
   void add_calibration();
   void add_moe(WeightFormat format, int64_t rows_per_expert, int64_t experts);
   void add_single(int64_t m, int64_t n, int64_t k);
+  void add_linear(WeightFormat format, int64_t m);
 
   std::string run() {
     run_rounds(cases_, options_.rounds);
@@ -206,6 +207,36 @@ void Bench::add_single(int64_t m, int64_t n, int64_t k) {
                     }});
 }
 
+// A square matrix on all threads, as a layer's projections are multiplied: other weights at each run.
+void Bench::add_linear(WeightFormat format, int64_t m) {
+  const std::string label = fmt::format("linear {} m {}", name(format), m);
+  if (!wants(label)) return;
+  const int64_t n = options_.hidden;
+  const int64_t bytes = packed_bytes(format, n, n);
+  const bool whole = format == WeightFormat::kInt8 || format == WeightFormat::kInt4;
+  const bool few = m <= 8;
+  const double operations = 2.0 * static_cast<double>(m * n * n);
+  auto in = std::make_shared<RowBuffer>(input_format(format, Precision::kMixed), m, n);
+  auto out = std::make_shared<Matrix<float>>(m, n);
+  const Rows rows = in->encode(table_, Matrix<float>(m, n).view());
+  auto next = std::make_shared<int64_t>(0);
+  cases_.push_back({.name = label,
+                    .work = few ? static_cast<double>(bytes) : operations,
+                    .unit = few ? "GB/s" : "GOPS",
+                    .yardstick = few     ? "read"
+                                 : whole ? "int8 peak"
+                                         : "bf16 peak",
+                    .least_seconds = 0.02,
+                    .run = [=, this, keep = in] {
+                      const PackedMatrix w{.format = format,
+                                           .n = n,
+                                           .k = n,
+                                           .bytes = weights_.at(*next * bytes, bytes)};
+                      *next = (*next + 1) % (weights_.size() / bytes);
+                      parallel_gemm(pool_, table_, w, rows, out->view());
+                    }});
+}
+
 }  // namespace
 }  // namespace wideep::bench
 
@@ -220,6 +251,8 @@ int main(int argc, char** argv) {
     for (const auto& [rows, active] :
          {std::pair<int64_t, int64_t>{1, 8}, {2, 32}, {4, 32}, {8, 32}, {16, 32}, {64, 32}})
       bench.add_moe(format, rows, active);
+    for (const int64_t m : {1, 4, 8, 16, 32, 64})
+      bench.add_linear(format, m);
   }
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1408, 2048}, {2048, 7168}}) {
     for (const int64_t m : {1, 4, 16, 64, 512})

@@ -22,17 +22,17 @@ void check_product(const PackedMatrix& w, const Rows& x) {
   WD_CHECK(x.format != RowFormat::kBf16 || w.format != WeightFormat::kF32);
 }
 
-// The last panel of a matrix whose n is no multiple of 64 goes through a tile.
+// Through a tile: sums that wait between two blocks of inputs must stay in the first-level cache,
+// and the rows of `out`, often a multiple of 4 KiB apart, would push each other out of it.
 void multiply_into(const Kernels& kernels,
                    PanelProduct product,
                    MatrixView<float> out,
                    int64_t first_col) {
   const int64_t cols = std::min(kPanelCols, out.cols - first_col);
   alignas(64) Tile tile;
-  product.out = cols == kPanelCols ? &out(0, first_col) : tile.data();
-  product.out_stride = cols == kPanelCols ? out.stride : kPanelCols;
+  product.out = tile.data();
+  product.out_stride = kPanelCols;
   kernels.multiply_panel(product);
-  if (cols == kPanelCols) return;
   for (int64_t r = 0; r < out.rows; ++r) {
     const float* from = tile.data() + r * kPanelCols;
     std::copy(from, from + cols, &out(r, first_col));
