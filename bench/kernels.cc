@@ -207,7 +207,7 @@ void Bench::add_single(int64_t m, int64_t n, int64_t k) {
                     }});
 }
 
-// A square matrix on all threads, as a layer's projections are multiplied: other weights at each run.
+// A square matrix on all threads, as a layer's projections are: other weights at each run.
 void Bench::add_linear(WeightFormat format, int64_t m) {
   const std::string label = fmt::format("linear {} m {}", name(format), m);
   if (!wants(label)) return;
@@ -220,21 +220,20 @@ void Bench::add_linear(WeightFormat format, int64_t m) {
   auto out = std::make_shared<Matrix<float>>(m, n);
   const Rows rows = in->encode(table_, Matrix<float>(m, n).view());
   auto next = std::make_shared<int64_t>(0);
-  cases_.push_back({.name = label,
-                    .work = few ? static_cast<double>(bytes) : operations,
-                    .unit = few ? "GB/s" : "GOPS",
-                    .yardstick = few     ? "read"
-                                 : whole ? "int8 peak"
-                                         : "bf16 peak",
-                    .least_seconds = 0.02,
-                    .run = [=, this, keep = in] {
-                      const PackedMatrix w{.format = format,
-                                           .n = n,
-                                           .k = n,
-                                           .bytes = weights_.at(*next * bytes, bytes)};
-                      *next = (*next + 1) % (weights_.size() / bytes);
-                      parallel_gemm(pool_, table_, w, rows, out->view());
-                    }});
+  cases_.push_back(
+      {.name = label,
+       .work = few ? static_cast<double>(bytes) : operations,
+       .unit = few ? "GB/s" : "GOPS",
+       .yardstick = few     ? "read"
+                    : whole ? "int8 peak"
+                            : "bf16 peak",
+       .least_seconds = 0.02,
+       .run = [=, this, keep = in] {
+         const PackedMatrix w{
+             .format = format, .n = n, .k = n, .bytes = weights_.at(*next * bytes, bytes)};
+         *next = (*next + 1) % (weights_.size() / bytes);
+         parallel_gemm(pool_, table_, w, rows, out->view());
+       }});
 }
 
 }  // namespace

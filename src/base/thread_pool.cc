@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace wideep {
@@ -23,6 +24,23 @@ void pin_current_thread(int cpu) {
 }
 
 }  // namespace
+
+void SharedItems::start(int64_t num_items, int num_threads, int64_t range_max) {
+  num_items_ = num_items;
+  shares_ = int64_t{2} * num_threads;
+  range_max_ = std::max<int64_t>(range_max, 1);
+  next_.store(0, std::memory_order_relaxed);
+}
+
+ItemRange SharedItems::take() {
+  int64_t begin = next_.load(std::memory_order_relaxed);
+  while (begin < num_items_) {
+    const int64_t count = std::clamp<int64_t>((num_items_ - begin) / shares_, 1, range_max_);
+    if (next_.compare_exchange_weak(begin, begin + count, std::memory_order_relaxed))
+      return {.begin = begin, .end = begin + count};
+  }
+  return {};
+}
 
 ThreadPool::ThreadPool(ThreadPoolOptions options)
     : num_threads_(options.num_threads), spin_(options.spin) {
@@ -78,6 +96,15 @@ void ThreadPool::for_each(int64_t num_items, FunctionRef<void(int64_t, int)> bod
          item = next.fetch_add(1, std::memory_order_relaxed)) {
       body(item, thread);
     }
+  });
+}
+
+void ThreadPool::for_ranges(int64_t num_items, FunctionRef<void(ItemRange, int)> body) {
+  SharedItems items;
+  items.start(num_items, num_threads_, num_items);
+  run([&](int thread) {
+    for (ItemRange range = items.take(); range.begin < range.end; range = items.take())
+      body(range, thread);
   });
 }
 

@@ -27,6 +27,29 @@ struct ThreadPoolOptions {
   std::vector<int> cpus;  // cpus[i] is where thread i is pinned; empty = not pinned
 };
 
+// Items [begin, end).
+struct ItemRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// Gives out the items of one list to the threads of a pool: long ranges first, single items at the
+// end. Neighbours (panels of one matrix, one behind the other in memory) so stay on one thread, and
+// all threads end at about the same time. take() from any thread.
+class SharedItems {
+ public:
+  // Not while others take. No range is longer than `range_max`.
+  void start(int64_t num_items, int num_threads, int64_t range_max);
+  // Empty (begin == end) when nothing is left.
+  ItemRange take();
+
+ private:
+  int64_t num_items_ = 0;
+  int64_t shares_ = 1;  // a range is one of so many parts of what is left
+  int64_t range_max_ = 1;
+  std::atomic<int64_t> next_{0};
+};
+
 class ThreadPool {
  public:
   explicit ThreadPool(ThreadPoolOptions options);
@@ -42,6 +65,9 @@ class ThreadPool {
   // Runs body(item, thread) for every item in [0, num_items); threads take items as they get free.
   // Which thread gets which item is not defined: results must not depend on it.
   void for_each(int64_t num_items, FunctionRef<void(int64_t item, int thread)> body);
+
+  // The same for items whose neighbours belong together: body gets ranges (see SharedItems).
+  void for_ranges(int64_t num_items, FunctionRef<void(ItemRange items, int thread)> body);
 
   // Inside run(): returns once every thread has arrived.
   void barrier();

@@ -22,6 +22,34 @@ TEST(ThreadPool, RunsEveryItemOnceOverAndOver) {
   }
 }
 
+TEST(ThreadPool, RangesCoverEveryItemOnce) {
+  for (const int num_threads : {1, 2, 5}) {
+    ThreadPool pool({.num_threads = num_threads, .spin = std::chrono::microseconds(5)});
+    for (const int64_t num_items : {0, 1, 3, 64, 257}) {
+      std::vector<std::atomic<int>> hits(static_cast<size_t>(num_items));
+      pool.for_ranges(num_items, [&](ItemRange items, int) {
+        for (int64_t i = items.begin; i < items.end; ++i)
+          hits[static_cast<size_t>(i)]++;
+      });
+      for (const auto& count : hits)
+        ASSERT_EQ(count, 1);
+    }
+  }
+}
+
+TEST(SharedItems, GivesLongRangesFirstAndSingleItemsLast) {
+  SharedItems items;
+  items.start(32, 2, 6);
+  std::vector<int64_t> lengths;
+  int64_t next = 0;
+  for (ItemRange range = items.take(); range.begin < range.end; range = items.take()) {
+    EXPECT_EQ(range.begin, next);
+    next = range.end;
+    lengths.push_back(range.end - range.begin);
+  }
+  EXPECT_EQ(lengths, (std::vector<int64_t>{6, 6, 5, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1}));
+}
+
 TEST(ThreadPool, BarrierSeparatesPhases) {
   ThreadPool pool({.num_threads = 4, .spin = std::chrono::microseconds(5)});
   for (int round = 0; round < 100; ++round) {

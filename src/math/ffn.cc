@@ -96,15 +96,11 @@ int64_t Ffn::list_items(std::span<const FfnGroup> groups) {
     if (inner_ % 64 != 0) std::memset(row, 0, static_cast<size_t>(bytes));
   }
   const FfnWeights& weights = *groups.front().weights;
-  gate_up_work_.start(weights.gate_up.num_panels(), pool_.num_threads());
-  down_work_.start(weights.down.num_panels(), pool_.num_threads());
+  // Neighbouring panels of a group share prepared rows.
+  gate_up_work_.left.start(gate_up_work_.num_items(), pool_.num_threads(),
+                           weights.gate_up.num_panels());
+  down_work_.left.start(down_work_.num_items(), pool_.num_threads(), weights.down.num_panels());
   return total;
-}
-
-void Ffn::WorkList::start(int64_t panels, int num_threads) {
-  // Neighbouring panels of a group share prepared rows; sixteen turns per thread keep the end even.
-  chunk = std::clamp<int64_t>(num_items() / (16 * num_threads), 1, panels);
-  next.store(0, std::memory_order_relaxed);
 }
 
 std::byte* Ffn::inner_f32(int64_t row) {
@@ -116,11 +112,8 @@ void Ffn::run_items(int thread, WorkList& work, const Phase& phase) {
   PreparedRows& prepared = prepared_[static_cast<size_t>(thread)];
   PanelProduct product;
   const Item* last = nullptr;
-  const auto num_items = static_cast<int64_t>(work.items.size());
-  while (true) {
-    const int64_t begin = work.next.fetch_add(work.chunk, std::memory_order_relaxed);
-    if (begin >= num_items) return;
-    for (int64_t i = begin; i < std::min(begin + work.chunk, num_items); ++i) {
+  for (ItemRange range = work.left.take(); range.begin < range.end; range = work.left.take()) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
       const Item& item = work.items[static_cast<size_t>(i)];
       const PackedMatrix& w = phase.weights(item);
       if (last == nullptr || last->group != item.group || last->first_row != item.first_row) {

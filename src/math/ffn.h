@@ -59,15 +59,12 @@ class Ffn {
     int32_t num_rows = 0;
   };
 
-  // Items of one phase; threads take `chunk` at a time.
+  // Items of one phase.
   struct WorkList {
     std::vector<Item> items;
-    int64_t chunk = 1;
-    std::atomic<int64_t> next{0};
+    SharedItems left;
 
     int64_t num_items() const { return static_cast<int64_t>(items.size()); }
-
-    void start(int64_t panels, int num_threads);
   };
 
   // What differs between the phases; `finish` takes the f32 tile [item.num_rows][64].

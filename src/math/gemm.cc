@@ -151,14 +151,18 @@ void parallel_gemm(ThreadPool& pool,
   } else if (block_bytes > 0) {
     prepare(0, 0);  // less work than waking the others
   }
-  // All blocks of rows of a panel one after the other: it is read from memory once.
-  pool.for_each(w.num_panels() * blocks, [&](int64_t item, int) {
-    const int64_t panel = item / blocks;
-    const int64_t block = item % blocks;
-    PanelProduct product = block_of(block);
-    product.prepared = base + block * block_bytes;
-    set_panel(product, w, panel);
-    multiply_into(kernels, product, out.slice(block * step, product.num_rows), panel * kPanelCols);
+  // All blocks of rows of a panel one after the other: it is read from memory once. Panels in
+  // ranges: what a kernel asks for behind its panel is the next one.
+  pool.for_ranges(w.num_panels() * blocks, [&](ItemRange items, int) {
+    for (int64_t item = items.begin; item < items.end; ++item) {
+      const int64_t panel = item / blocks;
+      const int64_t block = item % blocks;
+      PanelProduct product = block_of(block);
+      product.prepared = base + block * block_bytes;
+      set_panel(product, w, panel);
+      multiply_into(kernels, product, out.slice(block * step, product.num_rows),
+                    panel * kPanelCols);
+    }
   });
 }
 

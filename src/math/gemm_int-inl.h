@@ -2,8 +2,8 @@
 // which define before it:
 //
 //   struct IntVec { using I = vector of i32; kLanes; zero, load, store, broadcast,
-//                   kRowsMax, kInt4RowsMax: rows of one group; kOnePassRows, kInt4WholeRows: rows
-//                   that keep sums of all columns in registers;
+//                   kRowsMax, kInt4RowsMax: rows of one group; kOnePassRows: rows that keep sums of
+//                   all columns in registers; kInt4Vecs: vectors of columns at a time;
 //                   dot(sums, weights u8, Quad) adds the products of four u8 with four i8 of a row
 //                   quad(row bytes) -> Quad; to_f32(I), nibbles, …}
 //
@@ -136,107 +136,122 @@ inline void prepare_int4(const PanelProduct& p, std::byte* prepared) {
   }
 }
 
-// The group of 32 inputs from k on: kRows rows x one vector of columns, added to `totals`.
-template <int kRows>
+// The group of 32 inputs from k on: kRows rows x kInt4Vecs vectors of columns, added to `totals`.
+// A quad of a row, which costs a load, meets all of these columns; nibbles unpacked meet all rows.
+// `ask(part)` in front of each of 4 * kRows parts asks for lines that come later.
+template <int kRows, typename Ask>
 [[gnu::always_inline]] inline void int4_group(const std::byte* const (&x)[kRows],
                                               int64_t k,
                                               const int32_t* starts,
-                                              const std::byte* codes,
-                                              IntVec::F scale,
-                                              IntVec::F (&totals)[kRows]) {
-  IntVec::I sums[kRows];
+                                              const std::byte* group,
+                                              int column,
+                                              const Ask& ask,
+                                              float* totals,
+                                              int64_t stride) {
+  constexpr int kColumns = IntVec::kInt4Vecs;
+  IntVec::I sums[kRows][kColumns];
 #pragma unroll
-  for (int r = 0; r < kRows; ++r)
-    sums[r] = IntVec::broadcast(starts[r]);
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int v = 0; v < kColumns; ++v)
+      sums[r][v] = IntVec::broadcast(starts[r]);
+  }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    IntVec::Weights low;
-    IntVec::Weights high;
-    IntVec::load_nibbles(codes + j * kPanelCols * 4, low, high);
+    IntVec::Weights low[kColumns];
+    IntVec::Weights high[kColumns];
+#pragma unroll
+    for (int v = 0; v < kColumns; ++v) {
+      const int first = column + v * IntVec::kLanes;
+      IntVec::load_nibbles(group + (j * kPanelCols + first) * 4, low[v], high[v]);
+    }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      sums[r] = IntVec::dot(sums[r], low, IntVec::quad(x[r] + k + 8 * j));
-      sums[r] = IntVec::dot(sums[r], high, IntVec::quad(x[r] + k + 8 * j + 4));
+      ask(j * kRows + r);
+      const IntVec::Quad quad_low = IntVec::quad(x[r] + k + 8 * j);
+      const IntVec::Quad quad_high = IntVec::quad(x[r] + k + 8 * j + 4);
+#pragma unroll
+      for (int v = 0; v < kColumns; ++v)
+        sums[r][v] = IntVec::dot(sums[r][v], low[v], quad_low);
+#pragma unroll
+      for (int v = 0; v < kColumns; ++v)
+        sums[r][v] = IntVec::dot(sums[r][v], high[v], quad_high);
+      // Here and not later: left to itself the compiler puts products off, keeps what they need on
+      // the stack, and eight rows take half as long again.
+#pragma unroll
+      for (int v = 0; v < kColumns; ++v)
+        asm volatile("" : "+v"(sums[r][v]));
     }
   }
 #pragma unroll
-  for (int r = 0; r < kRows; ++r)
-    totals[r] = IntVec::fma(IntVec::to_f32(sums[r]), scale, totals[r]);
+  for (int v = 0; v < kColumns; ++v) {
+    const int first = column + v * IntVec::kLanes;
+    const IntVec::F scale = IntVec::load_bf16(group + kInt4GroupCodes + first * 2);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      float* total = totals + r * stride + first;
+      const IntVec::F sum = IntVec::to_f32(sums[r][v]);
+      IntVec::store_f32(total, IntVec::fma(sum, scale, IntVec::load_f32(total)));
+    }
+  }
 }
 
-template <int kRows, int kCount, int kAhead>
-[[gnu::always_inline]] inline void int4_groups(const PanelProduct& p,
-                                               int64_t row,
-                                               int first,
-                                               Inputs inputs,
-                                               const Prefetch<kAhead>& prefetch,
-                                               IntVec::F (&totals)[kCount][kRows]) {
+// kRows rows x all columns; totals are kept in `out`, which stays in L1: registers are for sums.
+template <int kRows>
+inline void int4_block(const PanelProduct& p, const Pass& pass, Inputs inputs) {
+  constexpr int kTurns = kIntVecs / IntVec::kInt4Vecs;
+  constexpr int kParts = 4 * kRows;
+  const int64_t row = pass.first_row;
   const std::byte* x[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
     x[r] = p.rows[row + r];
+  float* totals = p.out + row * p.out_stride;
   const int64_t first_group = inputs.begin / kInt4Group;
+  const int64_t num_groups = (inputs.end - inputs.begin) / kInt4Group;
   const auto* starts =
       reinterpret_cast<const int32_t*>(p.prepared) + first_group * p.num_rows + row;
   const std::byte* group = p.panel + first_group * kInt4GroupBytes;
-  for (int64_t k = inputs.begin; k < inputs.end; k += kInt4Group) {
+  const auto run = [&](const auto& prefetch) __attribute__((always_inline)) {
+    for (int64_t g = 0; g < num_groups; ++g) {
 #pragma unroll
-    for (int v = 0; v < kCount; ++v) {
-      prefetch.template before<kCount>(k / kInt4Group - first_group, v);
-      const int column = (first + v) * IntVec::kLanes;
-      int4_group<kRows>(x, k, starts, group + column * 4,
-                        IntVec::load_bf16(group + kInt4GroupCodes + column * 2), totals[v]);
+      for (int turn = 0; turn < kTurns; ++turn) {
+        const auto ask = [&](int part) __attribute__((always_inline)) {
+          prefetch.template before<kTurns * kParts>(g, turn * kParts + part);
+        };
+        int4_group<kRows>(x, inputs.begin + g * kInt4Group, starts, group,
+                          turn * IntVec::kInt4Vecs * IntVec::kLanes, ask, totals, p.out_stride);
+      }
+      group += kInt4GroupBytes;
+      starts += p.num_rows;
     }
-    group += kInt4GroupBytes;
-    starts += p.num_rows;
-  }
-}
-
-// kRows rows x kCount vectors of columns; totals of a block wait in `out`.
-template <int kRows, int kCount>
-inline void int4_block(const PanelProduct& p, const Pass& pass, int first, Inputs inputs) {
-  const int64_t row = pass.first_row;
-  const auto [begin, end] = inputs;
-  IntVec::F totals[kCount][kRows];
-  const auto out = [&](int v, int r) {
-    return p.out + (row + r) * p.out_stride + (first + v) * IntVec::kLanes;
   };
-#pragma unroll
-  for (int v = 0; v < kCount; ++v) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r)
-      totals[v][r] = begin == 0 ? IntVec::zero_f32() : IntVec::load_f32(out(v, r));
-  }
-  with_prefetch<kInt4GroupBytes, kIntVecs / kCount>(
-      pass, first / kCount,
-      {.packed = p.panel + begin / kInt4Group * kInt4GroupBytes,
-       .bytes = (end - begin) / kInt4Group * kInt4GroupBytes},
-      [&](const auto& prefetch) __attribute__((always_inline)) {
-        int4_groups<kRows, kCount>(p, row, first, inputs, prefetch, totals);
-      });
-#pragma unroll
-  for (int v = 0; v < kCount; ++v) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (end == p.kp) totals[v][r] = IntVec::mul(totals[v][r], row_scale(p, row + r));
-      IntVec::store_f32(out(v, r), totals[v][r]);
-    }
+  with_prefetch<kInt4GroupBytes, 1>(pass, 0,
+                                    {.packed = group, .bytes = num_groups * kInt4GroupBytes}, run);
+}
+
+template <typename Each>
+inline void for_each_vector(const PanelProduct& p, Each&& each) {
+  for (int64_t r = 0; r < p.num_rows; ++r) {
+    for (int64_t c = 0; c < kPanelCols; c += IntVec::kLanes)
+      each(r, p.out + r * p.out_stride + c);
   }
 }
 
-// One or two rows keep the totals of all columns and read the panel in order. More rows unpack the
-// nibbles of one vector of columns once for all of them, from a block that stays in L1.
+// A single pass reads the panel from start to end; several share blocks that stay in L1, beside the
+// totals.
 inline void multiply_int4(const PanelProduct& p) {
-  constexpr int64_t kInL1 = Vec::kBlockBytes / kInt4GroupCodes * kInt4Group;
-  const int64_t step = p.num_rows <= IntVec::kInt4WholeRows ? p.kp : kInL1;
+  constexpr int64_t kInL1 = Vec::kBlockBytes / 4 / kInt4GroupCodes * kInt4Group;
+  const int64_t step = p.num_rows <= IntVec::kInt4RowsMax ? p.kp : kInL1;
+  for_each_vector(p, [](int64_t, float* out) { IntVec::store_f32(out, IntVec::zero_f32()); });
   for (int64_t begin = 0; begin < p.kp; begin += step) {
     const Inputs inputs{begin, least(begin + step, p.kp)};
-    for_row_groups<IntVec::kInt4RowsMax>(p.num_rows, [&]<int kRows>(const Pass& pass) {
-      constexpr int kCount = kRows <= IntVec::kInt4WholeRows ? kIntVecs : 1;
-      for (int first = 0; first < kIntVecs; first += kCount)
-        int4_block<kRows, kCount>(p, pass, first, inputs);
-    });
+    for_row_groups<IntVec::kInt4RowsMax>(
+        p.num_rows, [&]<int kRows>(const Pass& pass) { int4_block<kRows>(p, pass, inputs); });
   }
+  for_each_vector(p, [&](int64_t r, float* out) {
+    IntVec::store_f32(out, IntVec::mul(IntVec::load_f32(out), row_scale(p, r)));
+  });
 }
 
 }  // namespace

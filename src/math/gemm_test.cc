@@ -110,7 +110,7 @@ TEST_P(Gemm, GivesARowTheSameBitsWhateverTheRowsAroundItThePanelsAndTheThreads) 
             << label(pairing, GetParam()) << " row " << r << ", " << how;
       }
     };
-    for (const int64_t count : {2, 4, 6, 7, 12, 13, 16, 17, 33, 64, 77}) {
+    for (const int64_t count : {2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 33, 64, 77}) {
       const int64_t first = 77 - count;
       const Rows some{.format = rows.format,
                       .cols = kK,

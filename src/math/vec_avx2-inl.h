@@ -99,7 +99,7 @@ struct IntVec {
   static constexpr int kOnePassRows = 0;
   static constexpr int kWeightRegisters = 2;
   static constexpr int kInt4RowsMax = 2;
-  static constexpr int kInt4WholeRows = 0;
+  static constexpr int kInt4Vecs = 1;
 
   // Codes of inputs 0, 2 and of inputs 1, 3 as words.
   struct Weights {

@@ -96,7 +96,7 @@ struct IntVec {
   static constexpr int kOnePassRows = 6;
   static constexpr int kWeightRegisters = 1;
   static constexpr int kInt4RowsMax = 8;
-  static constexpr int kInt4WholeRows = 2;
+  static constexpr int kInt4Vecs = 2;
 
   static I broadcast(int32_t value) { return _mm512_set1_epi32(value); }
 
