@@ -5,19 +5,21 @@
 //
 // decode: one query per sequence, GB/s of cache read, compared with plain reads. prefill: a chunk
 // at the end of a prompt, FLOPs of the visible pairs, compared with the bf16 peak. expanded: the
-// same prompt with keys (192) and values (128) per head, and the products that either form needs
-// besides: what decides which form prompts should take. Prints JSON.
+// same prompt with keys (192) and values (128) per head, their expansion included; the absorbed
+// form needs the `products` besides. Prints JSON.
 #include "math/attention.h"
 
 #include "base/matrix.h"
 #include "base/random.h"
 #include "base/thread_pool.h"
 #include "calibration.h"
+#include "math/expanded_attention.h"
 #include "math/gemm.h"
 
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -30,6 +32,7 @@ constexpr int64_t kLatent = 512;
 constexpr int64_t kRope = 64;
 constexpr int64_t kNope = 128;
 constexpr int64_t kHeadValue = 128;
+constexpr int64_t kTokenBytes = (kLatent + kRope) * 2;
 constexpr int64_t kBlockTokens = 64;
 constexpr int64_t kCacheBytes = int64_t{1} << 30;
 
@@ -67,19 +70,26 @@ AttentionShape absorbed_shape(int64_t heads) {
   return shape;
 }
 
-AttentionShape expanded_shape(int64_t heads) {
-  AttentionShape shape;
-  shape.num_kv_heads = heads;
-  shape.key_width = kNope + kRope;
-  shape.value_width = kHeadValue;
-  shape.token_values = heads * (shape.key_width + shape.value_width);
-  shape.value_offset = heads * shape.key_width;
-  shape.scale = 0.07F;
-  return shape;
+ExpandedShape expanded_shape(int64_t heads) {
+  return {.num_heads = heads,
+          .latent_width = kLatent,
+          .rope_width = kRope,
+          .nope_width = kNope,
+          .value_width = kHeadValue,
+          .token_values = kLatent + kRope,
+          .scale = 0.07F};
 }
 
-// One call of Attention: `batch` sequences of which the last `count` positions ask; other memory at
-// each run.
+// A form of attention over the latents of the cache.
+struct Form {
+  int64_t heads;
+  int64_t key_width;  // of its queries
+  int64_t value_width;
+  int64_t expanded_values = 0;  // of each head and cached row, computed first
+  std::function<void(std::span<const AttentionChunk>)> attend;
+};
+
+// One call: `batch` sequences of which the last `count` positions ask; other memory at each run.
 class Call {
  public:
   struct Size {
@@ -88,18 +98,13 @@ class Call {
     int64_t count;
   };
 
-  Call(ThreadPool& pool,
-       const Kernels& kernels,
-       const AttentionShape& shape,
-       Size size,
-       std::span<const std::byte> cache)
-      : shape_(shape),
+  Call(Form form, Size size, std::span<const std::byte> cache)
+      : form_(std::move(form)),
         size_(size),
         cache_(cache),
-        q_(size.batch * size.count, shape.num_heads() * shape.key_width),
-        out_(size.batch * size.count, shape.num_heads() * shape.value_width),
-        blocks_(static_cast<size_t>(size.batch)),
-        attention_(pool, kernels, shape, kBlockTokens, size.batch * size.count) {
+        q_(size.batch * size.count, form_.heads * form_.key_width),
+        out_(size.batch * size.count, form_.heads * form_.value_width),
+        blocks_(static_cast<size_t>(size.batch)) {
     Random random(7);
     for (int64_t i = 0; i < q_.rows(); ++i) {
       for (float& value : q_.row(i))
@@ -120,11 +125,11 @@ class Call {
                          .count = size_.count,
                          .blocks = blocks});
     }
-    attention_.forward(chunks_);
+    form_.attend(chunks_);
   }
 
   double cache_bytes() const {
-    return static_cast<double>(size_.batch * size_.context * shape_.token_values * 2);
+    return static_cast<double>(size_.batch * size_.context * kTokenBytes);
   }
 
   // Two operations per multiply-add; the pairs that causality leaves.
@@ -132,27 +137,27 @@ class Call {
     double pairs = 0;
     for (int64_t i = 0; i < size_.count; ++i)
       pairs += static_cast<double>(size_.context - size_.count + i + 1);
-    return pairs * static_cast<double>(size_.batch * shape_.num_heads() * 2 *
-                                       (shape_.key_width + shape_.value_width));
+    const auto expanded = static_cast<double>(size_.context * kLatent * form_.expanded_values);
+    return (pairs * static_cast<double>(form_.key_width + form_.value_width) + expanded) *
+           static_cast<double>(2 * size_.batch * form_.heads);
   }
 
  private:
   const std::byte* next_block() {
-    const auto bytes = static_cast<size_t>(kBlockTokens * shape_.token_values * 2);
+    const auto bytes = static_cast<size_t>(kBlockTokens * kTokenBytes);
     if (offset_ + bytes > cache_.size()) offset_ = 0;
     const std::byte* block = cache_.data() + offset_;
     offset_ += bytes;
     return block;
   }
 
-  AttentionShape shape_;
+  Form form_;
   Size size_;
   std::span<const std::byte> cache_;
   Matrix<float> q_;
   Matrix<float> out_;
   std::vector<std::vector<const std::byte*>> blocks_;
   std::vector<AttentionChunk> chunks_;
-  Attention attention_;
   size_t offset_ = 0;
 };
 
@@ -201,34 +206,28 @@ class Absorption {
   Matrix<float> out_;
 };
 
-// What the expanded form needs instead: kv_b of every cached row, rounded to bf16 rows.
-class Expansion {
+// kv_b, packed for the expanded form.
+class KvB {
  public:
-  Expansion(ThreadPool& pool, const Kernels& kernels, int64_t heads, int64_t tokens)
-      : pool_(pool),
-        kernels_(kernels),
-        n_(heads * (kNope + kHeadValue)),
-        weights_(static_cast<size_t>(packed_bytes(WeightFormat::kBf16, n_, kLatent))),
-        in_(RowFormat::kBf16, tokens, kLatent),
-        out_rows_(RowFormat::kBf16, tokens, n_),
-        x_(tokens, kLatent),
-        out_(tokens, n_) {}
-
-  void run() {
-    const PackedMatrix w{WeightFormat::kBf16, n_, kLatent, weights_.bytes()};
-    parallel_gemm(pool_, kernels_, w, in_.encode(pool_, kernels_, x_.view()), out_.view());
-    out_rows_.encode(pool_, kernels_, out_.view());
+  explicit KvB(int64_t heads) {
+    for (int64_t head = 0; head < heads; ++head) {
+      keys_.push_back(matrix(kNope));
+      values_.push_back(matrix(kHeadValue));
+    }
   }
 
+  ExpansionWeights weights() const { return {.keys = keys_, .values = values_}; }
+
  private:
-  ThreadPool& pool_;
-  const Kernels& kernels_;
-  int64_t n_;
-  AlignedBuffer weights_;
-  RowBuffer in_;
-  RowBuffer out_rows_;
-  Matrix<float> x_;
-  Matrix<float> out_;
+  PackedMatrix matrix(int64_t n) {
+    const AlignedBuffer& bytes =
+        memory_.emplace_back(static_cast<size_t>(packed_bytes(WeightFormat::kBf16, n, kLatent)));
+    return {WeightFormat::kBf16, n, kLatent, bytes.bytes()};
+  }
+
+  std::vector<AlignedBuffer> memory_;
+  std::vector<PackedMatrix> keys_;
+  std::vector<PackedMatrix> values_;
 };
 
 class Bench {
@@ -257,8 +256,9 @@ class Bench {
     return name.find(options_.only) != std::string::npos;
   }
 
-  void add_call(const std::string& name, const AttentionShape& shape, Call::Size size);
-  template <typename Work>
+  Form absorbed(int64_t queries);
+  Form expanded(int64_t queries);
+  void add_call(const std::string& name, Form form, Call::Size size);
   void add_products(const std::string& name, int64_t rows);
 
   Options options_;
@@ -268,9 +268,31 @@ class Bench {
   std::vector<Case> cases_;
 };
 
-void Bench::add_call(const std::string& name, const AttentionShape& shape, Call::Size size) {
+Form Bench::absorbed(int64_t queries) {
+  const AttentionShape shape = absorbed_shape(options_.heads);
+  const auto attention = std::make_shared<Attention>(pool_, table_, shape, kBlockTokens, queries);
+  return {.heads = options_.heads,
+          .key_width = shape.key_width,
+          .value_width = shape.value_width,
+          .attend = [attention](auto chunks) { attention->forward(chunks); }};
+}
+
+Form Bench::expanded(int64_t queries) {
+  const ExpandedShape shape = expanded_shape(options_.heads);
+  const auto kv_b = std::make_shared<KvB>(options_.heads);
+  const auto attention =
+      std::make_shared<ExpandedAttention>(pool_, table_, shape, kBlockTokens, queries);
+  return {
+      .heads = options_.heads,
+      .key_width = shape.key_width(),
+      .value_width = shape.value_width,
+      .expanded_values = kNope + kHeadValue,
+      .attend = [kv_b, attention](auto chunks) { attention->forward(kv_b->weights(), chunks); }};
+}
+
+void Bench::add_call(const std::string& name, Form form, Call::Size size) {
   if (!wants(name)) return;
-  const auto call = std::make_shared<Call>(pool_, table_, shape, size, cache_.bytes());
+  const auto call = std::make_shared<Call>(std::move(form), size, cache_.bytes());
   const bool decodes = size.count == 1;
   cases_.push_back({.name = name,
                     .work = decodes ? call->cache_bytes() : call->operations(),
@@ -280,10 +302,9 @@ void Bench::add_call(const std::string& name, const AttentionShape& shape, Call:
                     .run = [call] { call->run(); }});
 }
 
-template <typename Work>
 void Bench::add_products(const std::string& name, int64_t rows) {
   if (!wants(name)) return;
-  const auto work = std::make_shared<Work>(pool_, table_, options_.heads, rows);
+  const auto work = std::make_shared<Absorption>(pool_, table_, options_.heads, rows);
   const auto operations =
       static_cast<double>(rows * options_.heads * 2 * kLatent * (kNope + kHeadValue));
   cases_.push_back({.name = name,
@@ -296,21 +317,19 @@ void Bench::add_products(const std::string& name, int64_t rows) {
 
 void Bench::add_all() {
   add_calibration(cases_, options_.isa, pool_, cache_.bytes());
-  const AttentionShape absorbed = absorbed_shape(options_.heads);
-  const AttentionShape expanded = expanded_shape(options_.heads);
   for (const int64_t context : {1024, 4096, 16384}) {
     for (const int64_t batch : {1, 4, 32})
-      add_call(fmt::format("decode context {} batch {}", context, batch), absorbed,
+      add_call(fmt::format("decode context {} batch {}", context, batch), absorbed(batch),
                {batch, context, 1});
   }
-  for (const int64_t tokens : {512, 2048}) {
-    add_call(fmt::format("prefill {} absorbed", tokens), absorbed, {1, tokens, tokens});
-    add_products<Absorption>(fmt::format("prefill {} absorbed products", tokens), tokens);
-    add_call(fmt::format("prefill {} expanded", tokens), expanded, {1, tokens, tokens});
-    add_products<Expansion>(fmt::format("prefill {} expanded products", tokens), tokens);
+  for (const auto& [tokens, context] :
+       {std::pair(512, 512), std::pair(2048, 2048), std::pair(512, 4096), std::pair(64, 4096)}) {
+    std::string name = fmt::format("prefill {}", tokens);
+    if (tokens < context) name += fmt::format(" of {}", context);
+    add_call(name + " absorbed", absorbed(tokens), {1, context, tokens});
+    add_products(name + " absorbed products", tokens);
+    add_call(name + " expanded", expanded(tokens), {1, context, tokens});
   }
-  add_call("prefill 512 of 4096 absorbed", absorbed, {1, 4096, 512});
-  add_call("prefill 512 of 4096 expanded", expanded, {1, 4096, 512});
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // How fast a whole model computes, in shares of the machine measured in the same run.
 //
-//   forward_bench DIR [--quantization FORMAT] [--threads N] [--rounds N] [--isa LEVEL]
+//   forward_bench DIR [--quantization FORMAT] [--mla-prompt-form FORM] [--only TEXT] [--threads N]
+//                     [--rounds N] [--isa LEVEL]
 //
 // DIR is a checkpoint, e.g. of `wideep make-checkpoint ds2 DIR`. Decode at several batch sizes
 // (every sequence its own random tokens, 64 of context) against the bytes that the step must read;
@@ -28,6 +29,7 @@ namespace wideep::bench {
 namespace {
 
 using namespace model;
+using namespace std::string_literals;
 
 constexpr int64_t kBlockTokens = 64;
 constexpr int64_t kRowsMax = 2048;
@@ -37,6 +39,8 @@ constexpr int64_t kCalibrationBytes = int64_t{512} << 20;
 struct Options {
   std::string folder;
   std::string quantization;
+  std::string only;  // cases whose name contains this
+  bool expanded_prompts = false;
   int threads = 2;
   int rounds = 5;
   math::Isa isa = math::detect_isa();
@@ -48,6 +52,8 @@ Options parse(int argc, char** argv) {
   for (int i = 2; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
     if (flag == "--quantization") options.quantization = argv[i + 1];
+    if (flag == "--only") options.only = argv[i + 1];
+    if (flag == "--mla-prompt-form") options.expanded_prompts = argv[i + 1] == "expanded"s;
     if (flag == "--threads") options.threads = std::atoi(argv[i + 1]);
     if (flag == "--rounds") options.rounds = std::atoi(argv[i + 1]);
     if (flag == "--isa") options.isa = math::parse_isa(argv[i + 1]).value_or(options.isa);
@@ -84,10 +90,11 @@ class ForwardBench {
     for (const int64_t batch : {1, 4, 16, 32})
       add_decode(batch);
     for (const int64_t tokens : {512, 2048})
-      add_prefill(tokens, tokens);
+      add_prefill(tokens, tokens, tokens);
+    add_prefill(2048, 2048, 512);
     // A turn of a chat: 64 new tokens, and the same with 256 generated ones before them.
     for (const int64_t tokens : {64, 320})
-      add_prefill(tokens, 2048);
+      add_prefill(tokens, 2048, tokens);
     run_rounds(cases_, options_.rounds, Timing::kWall, options_.threads);
     fmt::print("{}", to_json(cases_, fmt::format("{}, {} threads", model_->numeric().describe(),
                                                  options_.threads)));
@@ -160,7 +167,12 @@ class ForwardBench {
     return blocks_.back().data();
   }
 
+  bool wants(const std::string& name) const {
+    return name.find(options_.only) != std::string::npos;
+  }
+
   void add_decode(int64_t batch) {
+    if (!wants(fmt::format("decode {}", batch))) return;
     auto sequences = std::make_shared<std::vector<GoldenSequence>>(static_cast<size_t>(batch));
     forward(*sequences, kContext);
     for (GoldenSequence& sequence : *sequences)
@@ -170,29 +182,37 @@ class ForwardBench {
                       .work = decode_bytes(batch),
                       .unit = "GB/s",
                       .yardstick = "read",
-                      .run = [this, name, sequences] { profiled(name, *sequences, 1); }});
+                      .run = [this, name, sequences] {
+                        model_->profile().reset();
+                        forward(*sequences, 1);
+                        note_phases(name);
+                      }});
     tokens_.push_back(batch);
   }
 
-  // The last `tokens` of `context`.
-  void add_prefill(int64_t tokens, int64_t context) {
+  // The last `tokens` of `context`, `chunk` at a time.
+  void add_prefill(int64_t tokens, int64_t context, int64_t chunk) {
     auto sequences = std::make_shared<std::vector<GoldenSequence>>(1);
-    sequences->front().length = context - tokens;
     const bool int8 = model_->numeric().row_formats().input == math::RowFormat::kInt8;
-    const std::string name = tokens == context ? fmt::format("prefill {}", tokens)
-                                               : fmt::format("prefill {} of {}", tokens, context);
-    cases_.push_back(
-        {.name = name,
-         .work = flops_per_token() * static_cast<double>(tokens),
-         .unit = "GFLOPS",
-         .yardstick = int8 ? "int8 peak" : "bf16 peak",
-         .run = [this, name, sequences, tokens] { profiled(name, *sequences, tokens); }});
+    std::string name = fmt::format("prefill {}", tokens);
+    if (tokens < context) name += fmt::format(" of {}", context);
+    if (chunk < tokens) name += fmt::format(" by {}", chunk);
+    if (!wants(name)) return;
+    cases_.push_back({.name = name,
+                      .work = flops_per_token() * static_cast<double>(tokens),
+                      .unit = "GFLOPS",
+                      .yardstick = int8 ? "int8 peak" : "bf16 peak",
+                      .run = [this, name, sequences, tokens, context, chunk] {
+                        model_->profile().reset();
+                        int64_t& length = sequences->front().length;
+                        for (length = context - tokens; length < context; length += chunk)
+                          forward(*sequences, chunk);
+                        note_phases(name);
+                      }});
     tokens_.push_back(tokens);
   }
 
-  void profiled(const std::string& name, std::vector<GoldenSequence>& sequences, int64_t count) {
-    model_->profile().reset();
-    forward(sequences, count);
+  void note_phases(const std::string& name) {
     std::array<double, kNumPhases>& sum = phases_[name];
     for (int phase = 0; phase < kNumPhases; ++phase) {
       sum[static_cast<size_t>(phase)] += std::chrono::duration<double, std::milli>(
@@ -256,6 +276,7 @@ int run(int argc, char** argv) {
   LoadOptions load{.isa = options.isa, .rows_max = kRowsMax, .block_tokens = kBlockTokens};
   load.weights.expert_format = format;
   load.weights.linear_format = format;
+  load.weights.expanded_prompts = options.expanded_prompts;
   auto loaded = load_model(options.folder, pool, load);
   if (!loaded) {
     fmt::print(stderr, "{}\n", loaded.error().message);
