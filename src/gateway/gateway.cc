@@ -116,6 +116,8 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     }
     for (const char* path : {"/tokenize", "/detokenize"})
       server_.route("POST", path, anywhere);
+    // Any rank can tell a ticket's issuer that nobody will come.
+    if (options_.trust_kv_params) server_.route("POST", "/kv_transfer/release", anywhere);
     for (const char* path : {"/health", "/ready"}) {
       server_.route("GET", path,
                     [core = weak_from_this()](const http::Request&, http::Responder responder) {

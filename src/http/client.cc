@@ -18,6 +18,11 @@ void CallHandle::cancel() {
   if (const auto core = core_.lock()) core->loop().post([core] { core->cancel(); });
 }
 
+void CallHandle::hang_up(Duration patience) {
+  if (const auto core = core_.lock())
+    core->loop().post([core, patience] { core->hang_up(patience); });
+}
+
 void CallHandle::pause() {
   if (const auto core = core_.lock()) core->loop().post([core] { core->set_paused(true); });
 }

@@ -70,6 +70,10 @@ class CallHandle {
 
   // on_done says kCancelled, unless it has been called already.
   void cancel();
+  // The answer is not wanted any more, but if it is on its way already it still comes: the sending
+  // side is closed, which a server takes for a client that leaves, and what it has answered is read
+  // for at most `patience`. Like cancel() if the request has not been sent whole.
+  void hang_up(Duration patience);
   // No more bytes of the body are read until resume(): for a reader downstream that is slower.
   void pause();
   void resume();

@@ -51,6 +51,16 @@ void CallHandle::Core::cancel() {
   if (pump_) pump_->notify();
 }
 
+void CallHandle::Core::hang_up(Duration patience) {
+  const bool is_sent = pump_ && !pump_->is_connecting() && !pump_->is_writing() &&
+                       pump_->bytes_written() > written_before_;
+  if (!is_sent) return cancel();
+  hung_up_ = true;
+  deadline_ = std::min(deadline_, now() + patience);
+  pump_->shutdown_send();
+  pump_->notify();
+}
+
 void CallHandle::Core::set_paused(bool paused) {
   paused_ = paused;
   if (pump_) pump_->notify();
@@ -140,8 +150,8 @@ awaitable<CallResult> CallHandle::Core::converse() {
   if (events_.on_head) events_.on_head(*head);
   CallResult result = co_await read_body(*head);
   if (!result) co_return result;
-  const bool is_clean = head->keep_alive && !pump_->is_writing() && !pump_->write_failed() &&
-                        !pump_->read_closed() && pump_->input().empty();
+  const bool is_clean = head->keep_alive && !hung_up_ && !pump_->is_writing() &&
+                        !pump_->write_failed() && !pump_->read_closed() && pump_->input().empty();
   if (is_clean) {
     client_->give_back(key_, std::exchange(pump_, nullptr));
   } else {

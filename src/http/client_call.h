@@ -69,6 +69,7 @@ class CallHandle::Core : public std::enable_shared_from_this<Core> {
 
   void start();
   void cancel();
+  void hang_up(Duration patience);
   void set_paused(bool paused);
 
   net::EventLoop& loop() { return client_->loop(); }
@@ -97,11 +98,12 @@ class CallHandle::Core : public std::enable_shared_from_this<Core> {
   const Call call_;
   CallEvents events_;
   const std::string key_;
-  const TimePoint deadline_;
+  TimePoint deadline_;
   std::shared_ptr<SocketPump> pump_;  // shared with its pending operations
   int64_t written_before_ = 0;        // by the calls that used this connection earlier
   bool starting_ = false;             // start() has not returned
   bool cancelled_ = false;
+  bool hung_up_ = false;
   bool paused_ = false;
 };
 

@@ -2,6 +2,7 @@
 
 #include "http/client_call.h"
 #include "http/server.h"
+#include "http/testing/scripted_server.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -25,55 +26,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Stage = CallFailure::Stage;
 using ::testing::HasSubstr;
-
-// A peer that follows a script instead of HTTP: each connection gets the next line of it.
-class ScriptedServer {
- public:
-  explicit ScriptedServer(std::vector<std::function<void(int fd)>> script) {
-    fd_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in name{};
-    name.sin_family = AF_INET;
-    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    ::bind(fd_, reinterpret_cast<sockaddr*>(&name), sizeof name);
-    ::listen(fd_, 16);
-    socklen_t size = sizeof name;
-    ::getsockname(fd_, reinterpret_cast<sockaddr*>(&name), &size);
-    address_ = {"127.0.0.1", ntohs(name.sin_port), {}};
-    thread_ = std::thread([this, script = std::move(script)] {
-      for (const auto& act : script) {
-        const int client = ::accept(fd_, nullptr, nullptr);
-        if (client < 0) return;
-        act(client);
-        ::close(client);
-      }
-    });
-  }
-
-  ~ScriptedServer() {
-    ::shutdown(fd_, SHUT_RDWR);
-    thread_.join();
-    ::close(fd_);
-  }
-
-  const net::Address& address() const { return address_; }
-
- private:
-  int fd_;
-  net::Address address_;
-  std::thread thread_;
-};
-
-void read_head(int fd) {
-  std::string head;
-  char c = 0;
-  while (!head.ends_with("\r\n\r\n") && ::recv(fd, &c, 1, 0) == 1)
-    head += c;
-}
-
-void say(int fd, std::string_view bytes) {
-  EXPECT_EQ(::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL),
-            static_cast<ssize_t>(bytes.size()));
-}
+using testing::read_head;
+using testing::say;
+using testing::ScriptedServer;
 
 std::function<void(int)> answer_with(std::string bytes) {
   return [bytes = std::move(bytes)](int fd) {
@@ -124,6 +79,52 @@ class ClientTest : public ::testing::Test {
   std::optional<Client> client_;
   net::Address address_;
 };
+
+// A server that answers although its client has left: what it had written already must be heard.
+TEST_F(ClientTest, HangingUpHearsTheAnswerThatIsOnItsWay) {
+  std::promise<void> asked;
+  ScriptedServer peer({[&](int fd) {
+    read_head(fd);
+    asked.set_value();
+    char byte = 0;
+    EXPECT_EQ(::recv(fd, &byte, 1, 0), 0) << "the end of what the client sends";
+    say(fd, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlast");
+  }});
+  std::string body;
+  std::promise<CallResult> done;
+  CallHandle handle =
+      client_->start({.address = peer.address()},
+                     {.on_head = {},
+                      .on_body = [&](std::string_view bytes) { body += bytes; },
+                      .on_done = [&](const CallResult& result) { done.set_value(result); }});
+  asked.get_future().wait();
+  handle.hang_up(seconds(20));
+  EXPECT_TRUE(done.get_future().get());
+  EXPECT_EQ(body, "last");
+  EXPECT_EQ(client_->num_idle(), 0);
+}
+
+TEST_F(ClientTest, HangingUpWaitsNoLongerThanItsPatience) {
+  std::promise<void> asked;
+  std::promise<void> over;
+  ScriptedServer peer({[&](int fd) {
+    read_head(fd);
+    asked.set_value();
+    over.get_future().wait();
+  }});
+  std::promise<CallResult> done;
+  CallHandle handle =
+      client_->start({.address = peer.address()},
+                     {.on_head = {}, .on_body = {}, .on_done = [&](const CallResult& result) {
+                        done.set_value(result);
+                      }});
+  asked.get_future().wait();
+  handle.hang_up(milliseconds(1));
+  const CallResult result = done.get_future().get();
+  over.set_value();
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().error.code, ErrorCode::kTimeout);
+}
 
 TEST_F(ClientTest, FetchesAndReusesItsConnection) {
   for (int i = 0; i < 5; ++i) {

@@ -93,14 +93,22 @@ Result<KvWish> KvTransfer::read(const Json& params) const {
   if (pull && !options_.consumes)
     return invalid_argument("do_remote_prefill: this rank pulls no KV (kv_role)");
   if (!pull) return KvWish{.keep = keep, .ticket = nullptr};
-  Result<KvWish> wish = read_ticket(params);
-  if (wish || !options_.recompute_on_failure) return wish;
-  log_warning("KV: {}; the prompt is computed here", wish.error().message);
+  Result<TicketPtr> ticket = read_ticket(params);
+  if (ticket) return KvWish{.keep = false, .ticket = *std::move(ticket)};
+  if (!options_.recompute_on_failure) return std::unexpected(ticket.error());
+  log_warning("KV: {}; the prompt is computed here", ticket.error().message);
   return KvWish{};
 }
 
+Status KvTransfer::release(const Json& params) {
+  if (!options_.consumes) return invalid_argument("this rank pulls no KV (kv_role)");
+  WD_ASSIGN_OR_RETURN(const TicketPtr ticket, read_ticket(params));
+  puller_->let_go(ticket);
+  return {};
+}
+
 // Only the ticket counts: what stands beside it is for the eye.
-Result<KvWish> KvTransfer::read_ticket(const Json& params) const {
+Result<TicketPtr> KvTransfer::read_ticket(const Json& params) const {
   const Json* text = params.find("ticket");
   if (text == nullptr || text->as_string() == nullptr)
     return invalid_argument("kv_transfer_params have no 'ticket': they are not of our prefill");
@@ -112,9 +120,7 @@ Result<KvWish> KvTransfer::read_ticket(const Json& params) const {
     WD_TRY(check_identity(is_told ? *theirs->as_string() : "not told", identity_));
     return invalid_argument("the KV protocols of the two sides differ");
   }
-  return KvWish{
-      .keep = false,
-      .ticket = std::make_shared<const SealedTicket>(std::move(ticket), *text->as_string())};
+  return std::make_shared<const SealedTicket>(std::move(ticket), *text->as_string());
 }
 
 Json KvTransfer::params(const api::KvTicket& reported) const {

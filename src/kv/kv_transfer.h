@@ -61,6 +61,10 @@ class KvTransfer {
   // The ticket will reach nobody: its lease ends.
   void abandon(const api::KvTicket& ticket) const;
 
+  // kv_transfer_params that nobody will pull with: a notice to the prefill rank ends their lease.
+  // Errors as of read().
+  Status release(const Json& params);
+
   // Appends the figures in Prometheus' text format.
   void render_metrics(std::string& out);
 
@@ -73,7 +77,7 @@ class KvTransfer {
   KvTransfer(Private, KvPort& port, KvTransferOptions options, std::string engine_id);
 
  private:
-  Result<KvWish> read_ticket(const Json& params) const;
+  Result<TicketPtr> read_ticket(const Json& params) const;
 
   KvPort& port_;
   const KvTransferOptions options_;

@@ -126,6 +126,13 @@ void ApiServer::Core::add_routes() {
     responder.send(json_response(
         fmt::format("{{\"server_load\":{}}}", stats.num_running + stats.num_waiting)));
   });
+  if (parts_.kv != nullptr) {
+    http_->route("POST", "/kv_transfer/release",
+                 [this](const http::Request& request, http::Responder responder) {
+                   responder.send(release_kv(request));
+                 },
+                 {.media_type = "application/json"});
+  }
   add_health_routes(*http_);
   add_health_routes(*metrics_http_);
 }
@@ -227,6 +234,19 @@ http::Response ApiServer::Core::render_metrics() {
   if (parts_.kv != nullptr) parts_.kv->render_metrics(response.body);
   if (options_.more_metrics) options_.more_metrics(response.body);
   return response;
+}
+
+// A sidecar's word that a ticket will not be used. On the loop: it must get through where requests
+// are refused because too many wait.
+http::Response ApiServer::Core::release_kv(const http::Request& request) {
+  const auto body = parse_json(request.body);
+  const Json* params = body ? body->find("kv_transfer_params") : nullptr;
+  const Status released = params != nullptr && params->is_object()
+                              ? parts_.kv->release(*params)
+                              : invalid_argument("an object is needed here");
+  if (!released)
+    return error_response(api::invalid_value("kv_transfer_params", released.error().message));
+  return json_response("{}");
 }
 
 http::Response ApiServer::Core::expert_load() const {

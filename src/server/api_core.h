@@ -70,6 +70,7 @@ class ApiServer::Core : public std::enable_shared_from_this<Core> {
   // What the request says about KV goes into the first choice: the others find its blocks.
   std::optional<api::ApiError> add_kv_wish(CallPlan& plan,
                                            const api::GenerationFields& fields) const;
+  http::Response release_kv(const http::Request& request);
   std::optional<api::ApiError> check_model(std::string_view model) const;
   http::Response health() const;
   http::Response models(std::string_view id) const;

@@ -28,9 +28,9 @@ Json prefill_body(const Json& request) {
   return body;
 }
 
-Json decode_body(const Json& request, const Json* kv_transfer_params) {
+Json decode_body(const Json& request, const Json& kv_transfer_params) {
   Json body = request;
-  if (kv_transfer_params != nullptr) body.set(kParams, *kv_transfer_params);
+  if (!kv_transfer_params.is_null()) body.set(kParams, kv_transfer_params);
   return body;
 }
 

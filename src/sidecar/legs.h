@@ -15,8 +15,8 @@ namespace wideep::sidecar {
 Json prefill_body(const Json& request);
 
 // Leg 2, for the decode rank: the client's own request with the prefill's parameters, verbatim;
-// without any if the prefill gave none (decode computes the prompt itself).
-Json decode_body(const Json& request, const Json* kv_transfer_params);
+// without any if the prefill gave none, null (decode computes the prompt itself).
+Json decode_body(const Json& request, const Json& kv_transfer_params);
 
 // A legacy completion with a list of prompts. KV is handed over for one prompt, so that such a
 // request has no first leg.

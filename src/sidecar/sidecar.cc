@@ -14,6 +14,11 @@ namespace {
 constexpr std::string_view kPrefillHeader = "x-prefiller-host-port";
 constexpr std::string_view kRequestId = "x-request-id";
 constexpr std::string_view kPrefillRouteHeader = "x-wideep-prefill";
+// Of the engine: a ticket will not be used. Engines without it let the KV expire.
+constexpr std::string_view kReleasePath = "/kv_transfer/release";
+constexpr std::chrono::seconds kReleaseTimeout{5};
+// How long the answer of a prefill that nobody wants any more may take to arrive.
+constexpr std::chrono::seconds kLastAnswerPatience{5};
 constexpr std::string_view kForbidden = "Forbidden: prefill target not allowed by SSRF protection";
 
 // vLLM's flat form, which sidecars of this protocol answer with.
@@ -67,6 +72,7 @@ struct Journey {
   int status = 0;
   http::Headers headers;
   std::string answer;
+  Json params;  // that it gave, to pull with
 };
 
 }  // namespace
@@ -122,9 +128,10 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
                                                      {},
                                                      0,
                                                      {},
+                                                     {},
                                                      {}});
     if (hosts.empty() || has_several_prompts(journey->body)) {
-      decode(journey, nullptr, std::nullopt);
+      decode(journey, std::nullopt);
       return;
     }
     if (!take_prefillers(hosts, *journey)) {
@@ -181,32 +188,36 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
              },
          .on_done = [self = shared_from_this(), journey](
                         const http::CallResult& result) { self->prefill_done(journey, result); }});
-    journey->responder.on_disconnect([call = journey->prefill_call]() mutable { call.cancel(); });
+    // An answer that is on its way names KV that somebody must let go.
+    journey->responder.on_disconnect(
+        [call = journey->prefill_call]() mutable { call.hang_up(kLastAnswerPatience); });
   }
 
   void prefill_done(const std::shared_ptr<Journey>& journey, const http::CallResult& result) {
-    if (journey->responder.is_gone()) return;
+    const bool is_gone = journey->responder.is_gone();
     if (result && journey->status / 100 == 2) {
       const auto answer = parse_json(journey->answer);
+      const Json* params = answer ? answer->find("kv_transfer_params") : nullptr;
+      if (params != nullptr) journey->params = *params;
+      if (is_gone) return release(*journey);
       if (!answer) {
         journey->responder.send(
             error_response(400, "BadRequestError", "the prefill's answer is not JSON"));
         return;
       }
-      const Json* params = answer->find("kv_transfer_params");
-      if (params == nullptr || params->is_null())
+      if (journey->params.is_null())
         log_warning("request {}: prefill gave no parameters", journey->id);
-      decode(journey, params != nullptr && !params->is_null() ? params : nullptr,
-             cached_tokens(*answer));
+      decode(journey, cached_tokens(*answer));
       return;
     }
+    if (is_gone) return;
     const bool is_clients_fault = result && journey->status / 100 == 4;
     log_warning("request {}: prefill failed: {}", journey->id,
                 result ? fmt::format("HTTP {}", journey->status) : result.error().error.message);
     const PrefillFailurePolicy policy = options_.on_prefill_failure;
     const bool is_final = is_clients_fault || policy == PrefillFailurePolicy::kFail;
     if (!is_final && policy == PrefillFailurePolicy::kDecodeOnly) {
-      decode(journey, nullptr, std::nullopt);
+      decode(journey, std::nullopt);
     } else if (!is_final && !journey->prefillers.empty()) {
       prefill(journey);
     } else {
@@ -224,19 +235,24 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
     }
   }
 
-  // Leg 2. With `cached` the answer's cached_tokens is what the prefill leg reported.
-  void decode(const std::shared_ptr<Journey>& journey,
-              const Json* params,
-              std::optional<int64_t> cached) {
+  // Leg 2, with what the prefill gave. With `cached` the answer's cached_tokens is what the prefill
+  // leg reported. A leg that fails before it begins may never have reached the engine.
+  void decode(const std::shared_ptr<Journey>& journey, std::optional<int64_t> cached) {
     http::Call call = call_to_engine(journey->request);
     call.headers.set(kRequestId, journey->id);
-    call.body = decode_body(journey->body, params).dump();
+    call.body = decode_body(journey->body, journey->params).dump();
     http::ForwardEvents events;
     if (cached) {
       // Shared by the two callbacks of the answer.
       auto rewriter = std::make_shared<std::optional<UsageRewriter>>();
       const std::string told = options_.route_headers ? journey->prefiller : "";
-      events.on_head = [rewriter, told, tokens = *cached](http::ResponseHead& head) {
+      events.on_failure = [self = shared_from_this(), journey](const http::CallFailure&) {
+        self->release(*journey);
+        return false;
+      };
+      events.on_head = [self = shared_from_this(), journey, rewriter, told,
+                        tokens = *cached](http::ResponseHead& head) {
+        if (head.status / 100 != 2) self->release(*journey);
         if (!told.empty()) head.headers.set(kPrefillRouteHeader, told);
         const bool is_stream =
             http::media_type(head.headers.get("content-type")) == "text/event-stream";
@@ -247,6 +263,21 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
       };
     }
     send_to_engine(std::move(call), journey->responder, std::move(events));
+  }
+
+  // Nobody will pull what the prefill keeps: the engine tells it so. Once too often does no harm.
+  void release(const Journey& journey) {
+    if (journey.params.is_null()) return;
+    http::Call call = call_to_engine(journey.request);
+    call.method = "POST";
+    call.target = kReleasePath;
+    call.headers.set(kRequestId, journey.id);
+    call.headers.set("content-type", "application/json");
+    Json body;
+    body.set("kv_transfer_params", journey.params);
+    call.body = body.dump();
+    call.total_timeout = kReleaseTimeout;
+    client_.start(std::move(call), {});
   }
 
   void pass_on(http::Request request, http::Responder responder) {
@@ -268,7 +299,9 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
   }
 
   void send_to_engine(http::Call call, http::Responder responder, http::ForwardEvents events) {
-    events.on_failure = [responder](const http::CallFailure& failure) mutable {
+    events.on_failure = [responder, before = std::move(events.on_failure)](
+                            const http::CallFailure& failure) mutable {
+      if (before) before(failure);
       const bool is_down = failure.stage == http::CallFailure::Stage::kNothingSent;
       responder.send(is_down
                          ? error_response(503, "ServiceUnavailable", "The decode node is not ready")

@@ -3,11 +3,13 @@
 #include "sidecar/sidecar.h"
 
 #include "http/testing/raw_client.h"
+#include "http/testing/scripted_server.h"
 #include "sidecar/legs.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <condition_variable>
 #include <future>
 #include <mutex>
 
@@ -19,12 +21,14 @@ using ::testing::Not;
 
 struct Engine {
   explicit Engine(net::EventLoop& loop) : server(loop, {}) {
-    for (const char* path : {"/v1/chat/completions", "/v1/completions", "/tokenize"}) {
+    for (const char* path :
+         {"/v1/chat/completions", "/v1/completions", "/tokenize", "/kv_transfer/release"}) {
       server.route("POST", path, [this](http::Request request, http::Responder responder) {
         {
           const std::scoped_lock lock(mutex);
           seen.push_back(request);
         }
+        changed.notify_all();
         answer(std::move(responder));
       });
     }
@@ -41,9 +45,16 @@ struct Engine {
     return seen.size();
   }
 
+  // False if that many requests do not come.
+  bool wait_for(size_t count) {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, std::chrono::seconds(20), [&] { return seen.size() >= count; });
+  }
+
   http::Server server;
   net::Address address;
   std::mutex mutex;
+  std::condition_variable changed;
   std::vector<http::Request> seen;
   std::function<void(http::Responder)> answer = [](http::Responder responder) {
     responder.send({.body = "{}"});
@@ -221,6 +232,13 @@ TEST(Sidecar, FollowsItsPolicyWhenPrefillFails) {
   }
 }
 
+std::string raw_request(const net::Address& prefiller) {
+  const std::string body = kRequest;
+  return "POST /v1/completions HTTP/1.1\r\nhost: a\r\nx-prefiller-host-port: " +
+         prefiller.to_string() + "\r\ncontent-length: " + std::to_string(body.size()) + "\r\n\r\n" +
+         body;
+}
+
 TEST(Sidecar, CancelsThePrefillWhenTheClientLeaves) {
   Pair pair;
   std::promise<void> started;
@@ -231,14 +249,45 @@ TEST(Sidecar, CancelsThePrefillWhenTheClientLeaves) {
   };
   {
     http::testing::RawClient raw(pair.address);
-    const std::string body = kRequest;
-    raw.send("POST /v1/completions HTTP/1.1\r\nhost: a\r\nx-prefiller-host-port: " +
-             pair.prefill.address.to_string() +
-             "\r\ncontent-length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    raw.send(raw_request(pair.prefill.address));
     ASSERT_EQ(started.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
   }
   EXPECT_EQ(cancelled.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
   EXPECT_EQ(pair.decode.num_seen(), 0U);
+}
+
+TEST(Sidecar, LetsTheKvGoWhenTheClientLeavesBetweenTheLegs) {
+  std::promise<void> asked;
+  http::testing::ScriptedServer prefill({[&](int fd) {
+    http::testing::read_head(fd);
+    asked.set_value();
+    char byte = 0;
+    while (::recv(fd, &byte, 1, 0) == 1) {
+    }  // the body, then the end: the client has left
+    http::testing::say(fd, "HTTP/1.1 200 OK\r\ncontent-length: " +
+                               std::to_string(std::string_view(kPrefillAnswer).size()) +
+                               "\r\n\r\n" + kPrefillAnswer);
+  }});
+  Pair pair({.allowed_prefill = {"127.0.0.1"}});
+  {
+    http::testing::RawClient raw(pair.address);
+    raw.send(raw_request(prefill.address()));
+    ASSERT_EQ(asked.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  }
+  ASSERT_TRUE(pair.decode.wait_for(1));
+  EXPECT_EQ(pair.decode.seen[0].path, "/kv_transfer/release");
+  EXPECT_EQ(*pair.decode.body(0).find("kv_transfer_params"),
+            *parse_json(kPrefillAnswer)->find("kv_transfer_params"));
+}
+
+TEST(Sidecar, LetsTheKvGoWhenTheDecodeEngineRefusesTheRequest) {
+  Pair pair;
+  pair.decode.answer = [](http::Responder responder) {
+    responder.send({.status = 503, .body = "full"});
+  };
+  EXPECT_EQ(pair.post(kRequest, pair.prefill.address.to_string()).status, 503);
+  ASSERT_TRUE(pair.decode.wait_for(2));
+  EXPECT_EQ(pair.decode.seen[1].path, "/kv_transfer/release");
 }
 
 TEST(UsageRewriter, GivesTheSameBytesHoweverTheStreamIsCut) {

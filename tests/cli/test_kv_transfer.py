@@ -5,9 +5,11 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.error
@@ -91,6 +93,53 @@ class Leaver:
 
     def leave(self):
         self.connection.close()
+
+
+class HeldAnswer:
+    """Stands between a sidecar and a prefill server: the request goes on, the answer waits until the sidecar has hung up."""
+
+    def __init__(self, server):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(PATIENCE_S)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.server = urllib.parse.urlparse(server.url)
+        self.has_answer = threading.Event()
+        self.error = None
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        try:
+            asker, _ = self.listener.accept()
+            asker.settimeout(PATIENCE_S)
+            with asker, socket.create_connection((self.server.hostname, self.server.port), PATIENCE_S) as answerer:
+                threading.Thread(target=self.read, args=(answerer,)).start()
+                while request := asker.recv(65536):
+                    answerer.sendall(request)
+                assert self.has_answer.is_set()
+                asker.sendall(self.answer)
+        except (OSError, AssertionError) as error:
+            self.error = error
+
+    def read(self, answerer):
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += answerer.recv(65536)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = next(int(line.split(b":")[1]) for line in head.lower().splitlines() if line.startswith(b"content-length"))
+        while len(body) < length:
+            more = answerer.recv(65536)
+            body += more
+            answer += more
+        self.answer = answer
+        self.has_answer.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.thread.join()
+        self.listener.close()
 
 
 def metric(server, name):
@@ -217,6 +266,24 @@ class KvTransfer(unittest.TestCase):
             eventually(lambda: blocks_are_free(prefill) and blocks_are_free(decode), "all blocks free")
             self.assertEqual(metric(prefill, "vllm:nixl_num_kv_expired_reqs_total"), 0)
 
+    def test_a_client_that_leaves_between_the_legs_frees_the_prefill_side_at_once(self):
+        for group in [], ["--data-parallel-size", "2", "--enable-expert-parallel"]:
+            extra = {"kv_connector_extra_config": {"kv_lease_duration": 3600}}
+            with self.subTest(group=group), prefill_server(**extra) as prefill, \
+                    decode_server(*group, **extra) as decode, Sidecar(decode) as sidecar:
+                with HeldAnswer(prefill) as held:
+                    leaver = Leaver(sidecar.url, request(list(range(200))), held)
+                    self.assertTrue(held.has_answer.wait(PATIENCE_S))
+                    self.assertEqual(metric(prefill, "wideep:kv_leases"), 1)
+                    leaver.leave()
+                self.assertIsNone(held.error)
+                eventually(lambda: metric(prefill, "wideep:kv_leases") == 0, "its lease ends")
+                eventually(lambda: blocks_are_free(prefill), "all blocks free")
+                self.assertEqual(metric(prefill, "vllm:nixl_num_kv_expired_reqs_total"), 0)
+                forged = {"do_remote_prefill": True, "do_remote_decode": False, "ticket": "AAAA"}
+                status, answer = post(decode.url + "/kv_transfer/release", {"kv_transfer_params": forged})
+                self.assertEqual((status, answer["error"]["param"]), (400, "kv_transfer_params"))
+
     def test_a_prefill_rank_that_dies_between_the_legs(self):
         params = {"do_remote_decode": True, "do_remote_prefill": False}
         prompt = list(range(100))
@@ -303,4 +370,4 @@ class Flags(unittest.TestCase):
 
 if __name__ == "__main__":
     signal.alarm(580)
-    unittest.main(argv=[sys.argv[0]], verbosity=2)
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
