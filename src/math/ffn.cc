@@ -60,11 +60,12 @@ Ffn::Ffn(ThreadPool& pool,
       inner_f32_(static_cast<size_t>(rows_max * row_bytes(RowFormat::kF32, inner_max))),
       inner_storage_(static_cast<size_t>(rows_max * row_bytes(RowFormat::kF32, inner_max))),
       inner_rows_(static_cast<size_t>(rows_max)),
+      panels_left_(static_cast<size_t>(rows_max)),
       prepared_(static_cast<size_t>(pool.num_threads())) {
   WD_CHECK(out_format == RowFormat::kF32 || out_format == RowFormat::kBf16);
 }
 
-int64_t Ffn::list_items(std::span<const FfnGroup> groups) {
+void Ffn::list_items(std::span<const FfnGroup> groups) {
   gate_up_work_.items.clear();
   down_work_.items.clear();
   first_row_.clear();
@@ -96,11 +97,14 @@ int64_t Ffn::list_items(std::span<const FfnGroup> groups) {
     if (inner_ % 64 != 0) std::memset(row, 0, static_cast<size_t>(bytes));
   }
   const FfnWeights& weights = *groups.front().weights;
+  for (int64_t r = 0; r < total; ++r) {
+    panels_left_[static_cast<size_t>(r)].store(weights.gate_up.num_panels(),
+                                               std::memory_order_relaxed);
+  }
   // Neighbouring panels of a group share prepared rows.
   gate_up_work_.left.start(gate_up_work_.num_items(), pool_.num_threads(),
                            weights.gate_up.num_panels());
   down_work_.left.start(down_work_.num_items(), pool_.num_threads(), weights.down.num_panels());
-  return total;
 }
 
 std::byte* Ffn::inner_f32(int64_t row) {
@@ -130,7 +134,7 @@ void Ffn::run_items(int thread, WorkList& work, const Phase& phase) {
   }
 }
 
-void Ffn::finish_gate_up(const Item& item, float* tile) {
+void Ffn::activate(const Item& item, float* tile) {
   const int64_t first_col = item.panel * kHalf;
   const auto cols = static_cast<size_t>(std::min(kHalf, inner_ - first_col));
   const int64_t first = first_row_[static_cast<size_t>(item.group)] + item.first_row;
@@ -142,6 +146,18 @@ void Ffn::finish_gate_up(const Item& item, float* tile) {
         quantised_later ? inner_f32(first + r) : inner_rows_[static_cast<size_t>(first + r)];
     write_cols(kernels_, quantised_later ? RowFormat::kF32 : inner_format_, {gate, cols}, first_col,
                row);
+  }
+}
+
+void Ffn::finish_gate_up(const Item& item, float* tile) {
+  activate(item, tile);
+  if (inner_format_ != RowFormat::kInt8) return;
+  const int64_t first = first_row_[static_cast<size_t>(item.group)] + item.first_row;
+  // Released by each panel of these rows, acquired by the last: its thread sees the whole rows.
+  if (panels_left_[static_cast<size_t>(first)].fetch_sub(1, std::memory_order_acq_rel) > 1) return;
+  for (int64_t r = first; r < first + item.num_rows; ++r) {
+    kernels_.encode_row(RowFormat::kInt8, reinterpret_cast<const float*>(inner_f32(r)), inner_,
+                        inner_rows_[static_cast<size_t>(r)]);
   }
 }
 
@@ -171,7 +187,7 @@ void Ffn::forward(std::span<const FfnGroup> groups) {
   WD_CHECK(inner_ <= inner_max_);
   input_format_ = input_format(weights.gate_up.format, precision_);
   inner_format_ = input_format(weights.down.format, precision_);
-  const int64_t num_rows = list_items(groups);
+  list_items(groups);
   const auto group_of = [&](const Item& item) -> const FfnGroup& {
     return groups[static_cast<size_t>(item.group)];
   };
@@ -191,20 +207,12 @@ void Ffn::forward(std::span<const FfnGroup> groups) {
     const Rows all{.format = inner_format_, .cols = inner_, .pointers = inner_rows_};
     return all.slice(first_row_[static_cast<size_t>(item.group)] + item.first_row, item.num_rows);
   };
-  const auto activate = [&](const Item& item, float* tile) { finish_gate_up(item, tile); };
+  const auto write_inner = [&](const Item& item, float* tile) { finish_gate_up(item, tile); };
   const auto write_out = [&](const Item& item, float* tile) { finish_down(groups, item, tile); };
-  std::atomic<int64_t> next_row{0};
   pool_.run([&](int thread) {
     run_items(thread, gate_up_work_,
-              {.weights = gate_up_of, .rows = inputs_of, .finish = activate});
+              {.weights = gate_up_of, .rows = inputs_of, .finish = write_inner});
     pool_.barrier();
-    if (inner_format_ == RowFormat::kInt8) {
-      for (int64_t r = next_row++; r < num_rows; r = next_row++) {
-        kernels_.encode_row(RowFormat::kInt8, reinterpret_cast<const float*>(inner_f32(r)), inner_,
-                            inner_rows_[static_cast<size_t>(r)]);
-      }
-      pool_.barrier();
-    }
     run_items(thread, down_work_, {.weights = down_of, .rows = inner_of_item, .finish = write_out});
     kernels_.stream_fence();
   });

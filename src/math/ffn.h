@@ -2,11 +2,12 @@
 //
 // One shared work list over all groups (expert x column panel), two barriers in all: first every
 // gate_up panel (SiLU fused while the tile is in L1, the inner row written once), then every down
-// panel; int8 needs one more, because a row's scale is known when the whole row is. A dense layer
-// or a shared expert is one group. The inner row is held in the input format of `down`
-// (kBf16, kInt8 with a scale of its own row, or kF32). Output rows are written in `out_format`
-// (kF32 or kBf16), each to where its pointer says: the combine buffer of its token, on this rank or
-// another. A row's result depends on the row, its expert and the ISA level alone.
+// panel. An int8 row's scale is known when the whole row is: whoever finishes the last gate_up
+// panel of some rows encodes them. A dense layer or a shared expert is one group. The inner row is
+// held in the input format of `down` (kBf16, kInt8 with a scale of its own row, or kF32). Output
+// rows are written in `out_format` (kF32 or kBf16), each to where its pointer says: the combine
+// buffer of its token, on this rank or another. A row's result depends on the row, its expert and
+// the ISA level alone.
 #pragma once
 
 #include "base/function_ref.h"
@@ -74,9 +75,10 @@ class Ffn {
     FunctionRef<void(const Item&, float*)> finish;
   };
 
-  int64_t list_items(std::span<const FfnGroup> groups);  // returns the rows of the call
+  void list_items(std::span<const FfnGroup> groups);
   void run_items(int thread, WorkList& work, const Phase& phase);
   void finish_gate_up(const Item& item, float* tile);
+  void activate(const Item& item, float* tile);
   void finish_down(std::span<const FfnGroup> groups, const Item& item, const float* tile);
   std::byte* inner_f32(int64_t row);
 
@@ -92,6 +94,8 @@ class Ffn {
   AlignedBuffer inner_f32_;  // [rows_max][inner_max], kInt8 only: the row before its scale is known
   AlignedBuffer inner_storage_;  // [rows_max] rows of inner_format_
   std::vector<std::byte*> inner_rows_;
+  // kInt8 only: gate_up panels that the block of rows which begins with row r has not met.
+  std::vector<std::atomic<int64_t>> panels_left_;
   std::vector<int64_t> first_row_;      // of each group among all rows of the call
   std::vector<PreparedRows> prepared_;  // of each thread
   WorkList gate_up_work_;
