@@ -31,12 +31,17 @@ struct RankSetup {
   int64_t max_num_seqs = 8;
 };
 
+// A model that tells prompts from answers: a token in the wrong role gives other tokens.
+FakeModelOptions fake(int64_t speculative) {
+  return {.has_draft = speculative > 0, .by_role = true};
+}
+
 class Rank {
  public:
   enum class Role : uint8_t { kPrefill, kDecode };
 
   Rank(Role role, const RankSetup& setup)
-      : test(engine_options(role, setup), {.has_draft = setup.speculative > 0}),
+      : test(engine_options(role, setup), fake(setup.speculative)),
         kv_(*kv::KvTransfer::create(*test.engine->kv_port(), transfer_options(role, setup))) {}
 
   // Steps until `is_done`, sleeping in the engine between.
@@ -132,7 +137,7 @@ struct Pair {
 Outcome alone(Request request, int64_t speculative = 0) {
   EngineOptions options = TestEngine::small_options();
   options.num_speculative_tokens = speculative;
-  return TestEngine(options, {.has_draft = speculative > 0}).generate(std::move(request));
+  return TestEngine(options, fake(speculative)).generate(std::move(request));
 }
 
 class KvOverEachTransport : public ::testing::TestWithParam<Transport> {
