@@ -47,7 +47,7 @@ class WideepContestant final : public EpContestant {
       for (const ep::ExpertRows& rows : batch.experts) {
         const ExpertId expert = inputs.placement.expert_at({group_->fabric().rank(), rows.slot});
         for (size_t i = 0; i < rows.in.size(); ++i)
-          expert_.compute(expert, rows.in[i], rows.out[i], rows.out_is_shared[i] != 0);
+          expert_.compute(expert, rows.in[i], rows.out[i], rows.out_is_far[i] != 0);
       }
       expert_.finish();
       WD_TRY(exchange.finish(batch));

@@ -191,14 +191,14 @@ EpExpert::EpExpert(const EpTrial& trial, const math::Kernels& kernels)
       values_(static_cast<size_t>(trial.hidden)),
       result_(static_cast<size_t>(math::row_bytes(trial.formats.combine, trial.hidden))) {}
 
-void EpExpert::compute(ExpertId expert, const std::byte* in, std::byte* out, bool is_shared) {
+void EpExpert::compute(ExpertId expert, const std::byte* in, std::byte* out, bool is_far) {
   const ep::RowFormats& formats = trial_.formats;
   const int64_t shift = index(expert) * kTurn % trial_.hidden;
   if (formats.input == formats.combine) {
     const int64_t width = formats.combine == math::RowFormat::kF32 ? 4 : 2;
     const int64_t head = shift * width;
     const int64_t tail = (trial_.hidden - shift) * width;
-    if (is_shared) {
+    if (is_far) {
       kernels_.stream(in + head, tail, out);
       kernels_.stream(in, head, out + tail);
       return;
@@ -208,13 +208,13 @@ void EpExpert::compute(ExpertId expert, const std::byte* in, std::byte* out, boo
     return;
   }
   kernels_.decode_row(formats.input, in, trial_.hidden, values_.data());
-  std::byte* const result = is_shared ? result_.data() : out;
+  std::byte* const result = is_far ? result_.data() : out;
   // The two parts change places as they are encoded: these formats have no scales.
   const int64_t tail = trial_.hidden - shift;
   kernels_.encode_row(formats.combine, values_.data() + shift, tail, result);
   kernels_.encode_row(formats.combine, values_.data(), shift,
                       result + math::row_bytes(formats.combine, tail));
-  if (is_shared) kernels_.stream(result, std::ssize(result_.bytes()), out);
+  if (is_far) kernels_.stream(result, std::ssize(result_.bytes()), out);
 }
 
 Matrix<float> judge(const EpTrial& trial, const EpInputs& inputs, int64_t num_tokens) {

@@ -55,8 +55,8 @@ struct EpInputs {
 class EpExpert {
  public:
   EpExpert(const EpTrial& trial, const math::Kernels& kernels);
-  // `is_shared`: another core will read the result; call finish() before telling it.
-  void compute(ExpertId expert, const std::byte* in, std::byte* out, bool is_shared);
+  // `is_far`: the result will be read from memory; call finish() before telling anybody.
+  void compute(ExpertId expert, const std::byte* in, std::byte* out, bool is_far);
 
   void finish() { kernels_.stream_fence(); }
 

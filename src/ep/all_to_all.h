@@ -34,14 +34,14 @@ struct Routing {
 };
 
 // Rows for one expert on this rank. in[i] is a row in the experts' input format (math::row_bytes),
-// out[i] is where its result row goes, in the combine format. Where out_is_shared[i], another rank
-// of this node will read it from memory: best written by Kernels::stream, with a stream_fence() at
-// the end.
+// out[i] is where its result row goes, in the combine format. Where out_is_far[i], it will be
+// read from memory, not from this core's cache: best written by Kernels::stream, with a
+// stream_fence() at the end.
 struct ExpertRows {
   SlotId slot{};
   std::span<const std::byte* const> in;
   std::span<std::byte* const> out;
-  std::span<const uint8_t> out_is_shared;  // none: none is
+  std::span<const uint8_t> out_is_far;  // none: none is
 };
 
 // Valid until the next call on the AllToAll. No experts: this rank has nothing more to compute in

@@ -7,6 +7,7 @@
 #include "ep/exchange_layout.h"
 #include "ep/expert_load.h"
 #include "ep/placement.h"
+#include "ep/stream_choice.h"
 #include "fabric/fabric.h"
 #include "math/kernels.h"
 
@@ -32,7 +33,7 @@ struct ExchangeOptions {
   Duration progress_deadline = std::chrono::seconds{60};  // or 20 x a step's average, if longer
   uint64_t config_hash = 0;  // whatever else must be equal on all ranks (NumericConfig, model)
   uint64_t first_seq = 1;    // tests start near the wrap
-  // Of the cache that all ranks of this node share, if they do: what fits is not written past it.
+  // Of the cache that all ranks of this node are said to share: what fits may be written plainly.
   int64_t shared_cache_bytes = 0;
 };
 
@@ -44,6 +45,7 @@ struct Exchange {
   const ExchangeOptions& options;
   const ExchangeLayout& layout;
   ExpertLoad& load;
+  StreamChoice& choice;
 
   RankId rank() const { return fabric.rank(); }
 

@@ -67,8 +67,8 @@ FabricAllToAll::FabricAllToAll(Checked,
       layout_(options.shape, fabric.shape().node_of),
       load_(placement.num_layers(), placement.slots_per_rank_max(), placement.num_ranks()),
       step_(fabric, options_, config_hash(options, placement)),
-      outgoing_({fabric, placement, kernels, pool, options_, layout_, load_}),
-      incoming_({fabric, placement, kernels, pool, options_, layout_, load_}),
+      outgoing_({fabric, placement, kernels, pool, options_, layout_, load_, choice_}),
+      incoming_({fabric, placement, kernels, pool, options_, layout_, load_, choice_}),
       next_seq_(options.first_seq) {}
 
 template <typename R>

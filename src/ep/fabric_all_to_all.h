@@ -93,6 +93,7 @@ class FabricAllToAll final : public AllToAll {
   const ExchangeOptions options_;
   const ExchangeLayout layout_;
   ExpertLoad load_;
+  StreamChoice choice_;
   StepAgreement step_;
   Outgoing outgoing_;
   Incoming incoming_;

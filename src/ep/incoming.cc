@@ -31,7 +31,7 @@ Incoming::Incoming(Exchange exchange)
   batch_.reserve(rows_max);
   in_.reserve(rows_max);
   out_.reserve(rows_max);
-  out_is_shared_.reserve(rows_max);
+  out_is_far_.reserve(rows_max);
   experts_.reserve(static_cast<size_t>(exchange.placement.slots_per_rank_max()));
   bool any_remote = false;
   for (int32_t r = 0; r < exchange.num_ranks(); ++r) {
@@ -155,23 +155,26 @@ ExpertBatch Incoming::hand_out(std::span<const Inbox::Group> groups) {
   batch_.clear();
   in_.clear();
   out_.clear();
-  out_is_shared_.clear();
+  out_is_far_.clear();
   experts_.clear();
-  const bool streams = !exchange_.stays_in_cache(num_expected());
+  const bool fits = exchange_.stays_in_cache(num_expected());
+  const bool streams = !fits || exchange_.choice.streams();
+  // Its own results this rank reads from its cache, unless they are known not to fit.
+  const bool streams_own = !fits && exchange_.options.shared_cache_bytes > 0;
   for (const Inbox::Group& group : groups) {
     const size_t begin = batch_.size();
     for (const Arrival& arrival : group.arrivals) {
       in_.push_back(arrival.row);
       out_.push_back(output(arrival, batch_.size()));
-      out_is_shared_.push_back(streams && is_here(arrival.source) &&
-                               arrival.source != exchange_.rank());
+      const bool is_own = arrival.source == exchange_.rank();
+      out_is_far_.push_back(is_here(arrival.source) && (is_own ? streams_own : streams));
       batch_.push_back(arrival);
     }
     const size_t count = group.arrivals.size();
     experts_.push_back({.slot = group.slot,
                         .in = std::span(in_).subspan(begin, count),
                         .out = std::span(out_).subspan(begin, count),
-                        .out_is_shared = std::span(out_is_shared_).subspan(begin, count)});
+                        .out_is_far = std::span(out_is_far_).subspan(begin, count)});
     exchange_.load.add_computed(id_.layer, group.slot, static_cast<int64_t>(count));
   }
   const RowFormats& formats = exchange_.options.shape.formats;

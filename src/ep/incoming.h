@@ -46,7 +46,7 @@ class Incoming {
   // Sends its combine word to every source that has all its results.
   Status answer();
   ExpertBatch hand_out(std::span<const Inbox::Group> groups);
-  // Entries that this rank is known to compute in this exchange.
+  // Entries that this rank is known to compute in this exchange, so far.
   int64_t num_expected() const;
   const std::byte* row(RankId source, int64_t token) const;
   void convert_inputs();
@@ -64,7 +64,7 @@ class Incoming {
   std::vector<Arrival> batch_;
   std::vector<const std::byte*> in_;
   std::vector<std::byte*> out_;
-  std::vector<uint8_t> out_is_shared_;
+  std::vector<uint8_t> out_is_far_;
   std::vector<ExpertRows> experts_;
   AlignedBuffer results_;  // for other nodes
 

@@ -52,6 +52,7 @@ Status Outgoing::dispatch(const ExchangeId& id,
   num_tokens_ = h.rows;
   weights_.assign(routing.weights.begin(), routing.weights.end());
   choose_targets(routing);
+  exchange_.choice.open(exchange_.stays_in_cache(num_tokens_ * routing.top_k));
   int64_t begin = 0;
   do {
     const int64_t end = std::min(begin + chunk, num_tokens_);
@@ -106,13 +107,14 @@ Status Outgoing::send_chunk(MatrixView<const float> h, int64_t begin, int64_t en
   return send_words();
 }
 
-// Into this rank's arena; what others on this node read is written past the caches, unless they
-// share one that holds it all.
+// Into this rank's arena; what others on this node read is written past the caches where that is
+// better. The fence is part of what a way costs.
 void Outgoing::encode_rows(MatrixView<const float> h, int64_t begin, int64_t end) {
   const ExchangeShape& shape = exchange_.options.shape;
   const int64_t row_bytes = exchange_.layout.row_bytes();
   std::byte* const arena = exchange_.fabric.arena().data();
-  const bool streams = has_neighbours_ && !exchange_.stays_in_cache(num_tokens_ * shape.top_k);
+  const bool streams = has_neighbours_ && exchange_.choice.streams();
+  const TimePoint start = exchange_.fabric.clock().now();
   const auto encode = [&](int64_t token, std::byte* row) {
     exchange_.kernels.encode_row(shape.formats.dispatch, h.row(token).data(), shape.hidden, row);
   };
@@ -128,6 +130,8 @@ void Outgoing::encode_rows(MatrixView<const float> h, int64_t begin, int64_t end
     }
     exchange_.kernels.stream_fence();
   });
+  if (has_neighbours_)
+    exchange_.choice.record((end - begin) * row_bytes, exchange_.fabric.clock().now() - start);
 }
 
 // The rows of the chunk that any rank of the node wants, neighbours together.

@@ -169,7 +169,7 @@ void Ffn::finish_down(std::span<const FfnGroup> groups, const Item& item, const 
   for (int64_t r = 0; r < item.num_rows; ++r) {
     const auto row = static_cast<size_t>(item.first_row + r);
     const std::span<const float> values{tile + r * kPanelCols, cols};
-    if (group.out_is_shared.empty() || group.out_is_shared[row] == 0 || cols < kPanelCols) {
+    if (group.out_is_far.empty() || group.out_is_far[row] == 0 || cols < kPanelCols) {
       write_cols(kernels_, out_format_, values, first_col, group.out[row]);
       continue;
     }

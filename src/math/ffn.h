@@ -29,9 +29,9 @@ struct FfnWeights {
 
 struct FfnGroup {
   const FfnWeights* weights = nullptr;
-  std::span<const std::byte* const> in;    // rows in input_format(gate_up.format, precision)
-  std::span<std::byte* const> out;         // rows of out_format; their `hidden` columns are written
-  std::span<const uint8_t> out_is_shared;  // which are for other cores' eyes; none: none
+  std::span<const std::byte* const> in;  // rows in input_format(gate_up.format, precision)
+  std::span<std::byte* const> out;       // rows of out_format; their `hidden` columns are written
+  std::span<const uint8_t> out_is_far;   // which will be read from memory; none: none
 };
 
 class Ffn {

@@ -149,8 +149,8 @@ TEST_P(FfnAt, WritesRowsForOthersWithTheSameBits) {
     Problem own(WeightFormat::kBf16, {5, 2}, format, GetParam());
     Problem shared(WeightFormat::kBf16, {5, 2}, format, GetParam());
     const std::vector<uint8_t> flags = {1, 0, 1, 1, 1, 0, 1};
-    shared.groups[0].out_is_shared = std::span(flags).first(5);
-    shared.groups[1].out_is_shared = std::span(flags).subspan(5);
+    shared.groups[0].out_is_far = std::span(flags).first(5);
+    shared.groups[1].out_is_far = std::span(flags).subspan(5);
     Ffn(pool, kernels(GetParam()), format, 7, own.inner).forward(own.groups);
     Ffn(pool, kernels(GetParam()), format, 7, shared.inner).forward(shared.groups);
     for (int64_t r = 0; r < 7; ++r)

@@ -133,9 +133,9 @@ void MoeLayer::run_experts(Step& step, const ep::ExpertBatch& batch) {
       s_.groups.push_back({.weights = &w_.slots[slot],
                            .in = rows.in.subspan(begin, count),
                            .out = rows.out.subspan(begin, count),
-                           .out_is_shared = rows.out_is_shared.empty()
-                                                ? rows.out_is_shared
-                                                : rows.out_is_shared.subspan(begin, count)});
+                           .out_is_far = rows.out_is_far.empty()
+                                             ? rows.out_is_far
+                                             : rows.out_is_far.subspan(begin, count)});
       num_rows += static_cast<int64_t>(count);
       begin += count;
     }
