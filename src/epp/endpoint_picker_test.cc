@@ -280,7 +280,7 @@ TEST(PrefixIndex, ForgetsTheOldestBeyondItsCapacityAndDeadEndpoints) {
 TEST(Pickers, MaxScoreBreaksTiesByTheRequestsNumberAndOrdersFallbacks) {
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->endpoints = {Endpoint{.id = 0}, Endpoint{.id = 1}, Endpoint{.id = 2}};
-  MaxScorePicker picker(2);
+  RankPicker picker(PickBy::kScore, 2);
   std::vector<int> hits(3);
   for (uint64_t seed = 0; seed < 300; ++seed) {
     const PickRequest one = request("", seed);
@@ -299,7 +299,7 @@ TEST(Pickers, MaxScoreBreaksTiesByTheRequestsNumberAndOrdersFallbacks) {
 TEST(Pickers, WeightedRandomFollowsTheScores) {
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->endpoints = {Endpoint{.id = 0}, Endpoint{.id = 1}, Endpoint{.id = 2}};
-  WeightedRandomPicker picker(1);
+  RankPicker picker(PickBy::kWeightedChance, 1);
   std::vector<int> hits(3);
   for (uint64_t seed = 0; seed < 4000; ++seed) {
     const PickRequest one = request("", seed);
@@ -311,6 +311,25 @@ TEST(Pickers, WeightedRandomFollowsTheScores) {
   }
   EXPECT_EQ(hits[0], 0);
   EXPECT_NEAR(hits[2] / 4000.0, 0.75, 0.03);
+}
+
+TEST(Pickers, ChanceIsUniformAndSoIsTheWeightedOneWhereAllScoresAreZero) {
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->endpoints = {Endpoint{.id = 0}, Endpoint{.id = 1}};
+  for (const PickBy by : {PickBy::kChance, PickBy::kWeightedChance}) {
+    const double score = by == PickBy::kChance ? 0.9 : 0;
+    RankPicker picker(by, 2);
+    std::vector<int> hits(2);
+    for (uint64_t seed = 0; seed < 2000; ++seed) {
+      const PickRequest one = request("", seed);
+      PickContext context{.request = one, .snapshot = snapshot, .prefix = {}};
+      const auto picked =
+          picker.pick(context, {{&snapshot->endpoints[0], score}, {&snapshot->endpoints[1], 0}});
+      ASSERT_EQ(picked.size(), 2U);
+      ++hits[static_cast<size_t>(picked[0].endpoint->id)];
+    }
+    EXPECT_NEAR(hits[0] / 2000.0, 0.5, 0.05);
+  }
 }
 
 TEST(LabelSelector, HasKubernetesRules) {

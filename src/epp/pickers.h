@@ -5,44 +5,31 @@
 #include "epp/plugin.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 namespace wideep::epp {
 
-// max-score-picker: shuffles, then takes the highest scores: ties fall at random.
-class MaxScorePicker final : public Picker {
- public:
-  explicit MaxScorePicker(size_t endpoints_max) : endpoints_max_(endpoints_max) {}
-
-  std::vector<ScoredEndpoint> pick(PickContext& context,
-                                   std::vector<ScoredEndpoint> candidates) override;
-
- private:
-  size_t endpoints_max_;
+// What a picker goes by.
+enum class PickBy : uint8_t {
+  kScore,  // max-score-picker: the highest
+  // weighted-random-picker: without replacement, probability proportional to score (A-Res: the
+  // largest U^(1/score)); candidates with score 0 are left out unless all have 0, then it is
+  // uniform.
+  kWeightedChance,
+  kChance,  // random-picker
 };
 
-// weighted-random-picker: without replacement, probability proportional to score (A-Res: the
-// largest U^(1/score)); candidates with score 0 are left out unless all have 0, then it is uniform.
-class WeightedRandomPicker final : public Picker {
+// Gives each candidate a rank and takes the highest; ties fall at random.
+class RankPicker final : public Picker {
  public:
-  explicit WeightedRandomPicker(size_t endpoints_max) : endpoints_max_(endpoints_max) {}
+  RankPicker(PickBy by, size_t endpoints_max) : by_(by), endpoints_max_(endpoints_max) {}
 
   std::vector<ScoredEndpoint> pick(PickContext& context,
                                    std::vector<ScoredEndpoint> candidates) override;
 
  private:
-  size_t endpoints_max_;
-};
-
-// random-picker.
-class RandomPicker final : public Picker {
- public:
-  explicit RandomPicker(size_t endpoints_max) : endpoints_max_(endpoints_max) {}
-
-  std::vector<ScoredEndpoint> pick(PickContext& context,
-                                   std::vector<ScoredEndpoint> candidates) override;
-
- private:
+  PickBy by_;
   size_t endpoints_max_;
 };
 

@@ -48,11 +48,11 @@ Result<std::shared_ptr<PrefixIndex>> producer(const std::string& name,
   return added.prefix_index;
 }
 
-template <typename P>
+template <PickBy by>
 Result<Plugin> build_picker(Parameters& parameters, Plugins& /*plugins*/) {
   Plugin plugin;
-  plugin.picker =
-      std::make_shared<P>(static_cast<size_t>(parameters.integer("maxNumOfEndpoints", 1, 1)));
+  plugin.picker = std::make_shared<RankPicker>(
+      by, static_cast<size_t>(parameters.integer("maxNumOfEndpoints", 1, 1)));
   return plugin;
 }
 
@@ -233,9 +233,9 @@ constexpr std::array<Entry, 22> kEntries = {{
      [](Parameters&, Plugins&) -> Result<Plugin> {
        return with_scorer(std::make_shared<SessionAffinityScorer>());
      }},
-    {"max-score-picker", build_picker<MaxScorePicker>},
-    {"weighted-random-picker", build_picker<WeightedRandomPicker>},
-    {"random-picker", build_picker<RandomPicker>},
+    {"max-score-picker", build_picker<PickBy::kScore>},
+    {"weighted-random-picker", build_picker<PickBy::kWeightedChance>},
+    {"random-picker", build_picker<PickBy::kChance>},
     {"single-profile-handler",
      [](Parameters&, Plugins&) -> Result<Plugin> {
        Plugin plugin;
