@@ -24,26 +24,6 @@ uint64_t xxh64(std::string_view text, uint64_t seed) {
   return XXH64(text.data(), text.size(), seed);
 }
 
-struct Checksum::State {
-  XXH3_state_t state;
-};
-
-Checksum::Checksum() : state_(std::make_unique<State>()) {
-  XXH3_64bits_reset(&state_->state);
-}
-
-Checksum::~Checksum() = default;
-
-void Checksum::add(std::span<const std::byte> bytes) {
-  XXH3_64bits_update(&state_->state, bytes.data(), bytes.size());
-}
-
-uint64_t Checksum::take() {
-  const uint64_t digest = XXH3_64bits_digest(&state_->state);
-  XXH3_64bits_reset(&state_->state);
-  return digest;
-}
-
 Digest sha256(std::span<const std::byte> bytes) {
   Digest digest;
   SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),
