@@ -133,6 +133,8 @@ TEST_F(Weights, HaveAnotherCacheForEveryFormatPlacementAndVersionOfTheFiles) {
   options.precision = math::Precision::kMixed;
   options.expert_format = math::WeightFormat::kInt8;
   EXPECT_FALSE(is_cached());
+  options.expanded_prompts = true;
+  EXPECT_FALSE(is_cached());
   options.slots = {{}, {ExpertId{1}}, {ExpertId{0}}};
   EXPECT_FALSE(is_cached());
   options.slots = {{}, {ExpertId{0}}, {ExpertId{1}}};
@@ -209,6 +211,24 @@ TEST_F(Weights, OfARankAreItsOwnExpertsOnlyWhereverTheyLie) {
     EXPECT_TRUE(std::ranges::equal(mine[1].down.bytes, theirs[2].down.bytes));
     EXPECT_TRUE(std::ranges::equal(mine[2].down.bytes, theirs[9].down.bytes));
   }
+}
+
+TEST_F(Weights, HaveWUkOfEveryHeadBothWaysIfPromptsAreExpanded) {
+  const auto weights = load(golden("dsv3-tiny-fp8"), {.expanded_prompts = true});
+  ASSERT_TRUE(weights) << weights.error().message;
+  const MlaWeights& mla = weights->layers[1].mla;
+  ASSERT_EQ(mla.w_uk.size(), 4U);
+  for (size_t head = 0; head < mla.w_uk.size(); ++head) {
+    const math::PackedMatrix& w = mla.w_uk[head];
+    ASSERT_EQ(w.n, 32);
+    ASSERT_EQ(w.k, 160);
+    for (int64_t i = 0; i < w.n * w.k; ++i) {
+      const int64_t d = i / w.k;
+      const int64_t c = i % w.k;
+      ASSERT_EQ(math::unpack_value(w, d, c), math::unpack_value(mla.w_uk_t[head], c, d));
+    }
+  }
+  EXPECT_TRUE(load(golden("dsv3-tiny-fp8"), {})->layers[1].mla.w_uk.empty());
 }
 
 TEST_F(Weights, RefuseAPlacementThatDoesNotFit) {
