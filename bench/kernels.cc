@@ -78,7 +78,7 @@ class Bench {
 
   void add_calibration();
   void add_moe(WeightFormat format, int64_t rows_per_expert, int64_t experts);
-  void add_single(int64_t m, int64_t n, int64_t k);
+  void add_single(WeightFormat format, int64_t m, int64_t n, int64_t k);
   void add_linear(WeightFormat format, int64_t m);
 
   std::string run() {
@@ -171,40 +171,42 @@ void Bench::add_moe(WeightFormat format, int64_t rows_per_expert, int64_t active
                     .run = [layer, active] { layer->run(active); }});
 }
 
-void Bench::add_single(int64_t m, int64_t n, int64_t k) {
-  const std::string label = fmt::format("single bf16 m {} n {} k {}", m, n, k);
+void Bench::add_single(WeightFormat format, int64_t m, int64_t n, int64_t k) {
+  const std::string label = fmt::format("single {} m {} n {} k {}", name(format), m, n, k);
   if (!wants(label)) return;
-  const int copies = static_cast<int>(std::min<int64_t>(256, (int64_t{512} << 20) / (n * k * 2)));
+  const bool whole = format != WeightFormat::kBf16;
+  const int64_t bytes = packed_bytes(format, n, k);
+  const int copies = static_cast<int>(std::min<int64_t>(256, (int64_t{512} << 20) / bytes));
   const double operations = 2.0 * static_cast<double>(m * n * k);
   const std::string rival = "onednn " + label;
-  std::string yardstick = "bf16 peak 1 thread";
-  if (auto product = onednn_product(m, n, k, copies)) {
+  const std::string peak = whole ? "int8 peak 1 thread" : "bf16 peak 1 thread";
+  std::string yardstick = peak;
+  if (auto product =
+          onednn_product(whole ? OnednnType::kInt8 : OnednnType::kBf16, m, n, k, copies)) {
     cases_.push_back({.name = rival,
                       .work = operations,
-                      .unit = "GFLOPS",
-                      .yardstick = "bf16 peak 1 thread",
+                      .unit = "GOPS",
+                      .yardstick = peak,
                       .least_seconds = 0.02,
                       .run = std::move(product)});
     yardstick = rival;
   }
-  auto in = std::make_shared<RowBuffer>(RowFormat::kBf16, m, k);
+  auto in = std::make_shared<RowBuffer>(input_format(format, Precision::kMixed), m, k);
   auto out = std::make_shared<Matrix<float>>(m, n);
   const Rows rows = in->encode(table_, Matrix<float>(m, k).view());
   auto next = std::make_shared<int64_t>(0);
-  const int64_t bytes = packed_bytes(WeightFormat::kBf16, n, k);
-  cases_.push_back({.name = label,
-                    .work = operations,
-                    .unit = "GFLOPS",
-                    .yardstick = yardstick,
-                    .least_seconds = 0.02,
-                    .run = [=, this, keep = in] {
-                      const PackedMatrix w{.format = WeightFormat::kBf16,
-                                           .n = n,
-                                           .k = k,
-                                           .bytes = weights_.at(*next * bytes, bytes)};
-                      *next = (*next + 1) % copies;
-                      gemm(table_, w, rows, {.begin = 0, .end = w.num_panels()}, out->view());
-                    }});
+  cases_.push_back(
+      {.name = label,
+       .work = operations,
+       .unit = "GOPS",
+       .yardstick = yardstick,
+       .least_seconds = 0.02,
+       .run = [=, this, keep = in] {
+         const PackedMatrix w{
+             .format = format, .n = n, .k = k, .bytes = weights_.at(*next * bytes, bytes)};
+         *next = (*next + 1) % copies;
+         gemm(table_, w, rows, {.begin = 0, .end = w.num_panels()}, out->view());
+       }});
 }
 
 // A square matrix on all threads, as a layer's projections are: other weights at each run.
@@ -254,8 +256,10 @@ int main(int argc, char** argv) {
       bench.add_linear(format, m);
   }
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1408, 2048}, {2048, 7168}}) {
-    for (const int64_t m : {1, 4, 16, 64, 512})
-      bench.add_single(m, n, k);
+    for (const WeightFormat format : {WeightFormat::kBf16, WeightFormat::kInt8}) {
+      for (const int64_t m : {1, 4, 16, 64, 512})
+        bench.add_single(format, m, n, k);
+    }
   }
   fmt::print("{}", bench.run());
 }

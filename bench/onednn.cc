@@ -19,11 +19,12 @@ struct Product {
   dnnl::memory out;
   size_t next = 0;
 
-  Product(int64_t m, int64_t n, int64_t k, int copies) {
+  Product(OnednnType type, int64_t m, int64_t n, int64_t k, int copies) {
     using Type = dnnl::memory::data_type;
     using Tag = dnnl::memory::format_tag;
-    const dnnl::memory::desc x({m, k}, Type::bf16, Tag::ab);
-    const dnnl::memory::desc any({k, n}, Type::bf16, Tag::any);
+    const bool whole = type == OnednnType::kInt8;
+    const dnnl::memory::desc x({m, k}, whole ? Type::u8 : Type::bf16, Tag::ab);
+    const dnnl::memory::desc any({k, n}, whole ? Type::s8 : Type::bf16, Tag::any);
     const dnnl::memory::desc y({m, n}, Type::f32, Tag::ab);
     const dnnl::matmul::primitive_desc description({x, any, y}, engine);
     matmul = dnnl::matmul(description);
@@ -50,8 +51,8 @@ struct Product {
 
 }  // namespace
 
-std::function<void()> onednn_product(int64_t m, int64_t n, int64_t k, int copies) {
-  auto product = std::make_shared<Product>(m, n, k, copies);
+std::function<void()> onednn_product(OnednnType type, int64_t m, int64_t n, int64_t k, int copies) {
+  auto product = std::make_shared<Product>(type, m, n, k, copies);
   return [product] { product->run(); };
 }
 
@@ -69,7 +70,7 @@ void onednn_cap(const char* isa) {
 
 namespace wideep::bench {
 
-std::function<void()> onednn_product(int64_t, int64_t, int64_t, int) {
+std::function<void()> onednn_product(OnednnType, int64_t, int64_t, int64_t, int) {
   return {};
 }
 
