@@ -3,6 +3,7 @@
 #include "base/check.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace wideep::ep {
 namespace {
@@ -26,8 +27,8 @@ Outgoing::Outgoing(Exchange exchange)
   targets_.reserve(entries_max);
   for (Peer& peer : peers_)
     peer.entries.reserve(entries_max);
-  encoded_ =
-      AlignedBuffer(static_cast<size_t>(exchange.pool.num_threads() * exchange.layout.row_bytes()));
+  encoded_ = AlignedBuffer(static_cast<size_t>(exchange.pool.num_threads() * trial_rows() *
+                                               exchange.layout.row_bytes()));
   for (int32_t r = 0; r < exchange.num_ranks(); ++r) {
     has_neighbours_ |= RankId{r} != exchange.rank() &&
                        exchange.fabric.shape().same_node(RankId{r}, exchange.rank());
@@ -52,7 +53,8 @@ Status Outgoing::dispatch(const ExchangeId& id,
   num_tokens_ = h.rows;
   weights_.assign(routing.weights.begin(), routing.weights.end());
   choose_targets(routing);
-  exchange_.choice.open(exchange_.stays_in_cache(num_tokens_ * routing.top_k));
+  exchange_.choice.open(has_neighbours_ ? num_tokens_ * exchange_.layout.row_bytes() : 0,
+                        exchange_.stays_in_cache(num_tokens_ * routing.top_k));
   int64_t begin = 0;
   do {
     const int64_t end = std::min(begin + chunk, num_tokens_);
@@ -107,31 +109,57 @@ Status Outgoing::send_chunk(MatrixView<const float> h, int64_t begin, int64_t en
   return send_words();
 }
 
+// Rows of a trial that are copied at once: enough for a clock.
+int64_t Outgoing::trial_rows() const {
+  constexpr int64_t kBytes = 64 << 10;
+  return std::max<int64_t>(kBytes / exchange_.layout.row_bytes(), 1);
+}
+
 // Into this rank's arena; what others on this node read is written past the caches where that is
-// better. The fence is part of what a way costs.
+// better.
 void Outgoing::encode_rows(MatrixView<const float> h, int64_t begin, int64_t end) {
   const ExchangeShape& shape = exchange_.options.shape;
-  const int64_t row_bytes = exchange_.layout.row_bytes();
-  std::byte* const arena = exchange_.fabric.arena().data();
   const bool streams = has_neighbours_ && exchange_.choice.streams();
-  const TimePoint start = exchange_.fabric.clock().now();
-  const auto encode = [&](int64_t token, std::byte* row) {
-    exchange_.kernels.encode_row(shape.formats.dispatch, h.row(token).data(), shape.hidden, row);
-  };
+  const bool is_trial = has_neighbours_ && exchange_.choice.is_trial();
+  const bool is_copied = streams || is_trial;  // from where it was encoded
+  const int64_t row_bytes = exchange_.layout.row_bytes();
+  const int64_t step = is_trial ? trial_rows() : 1;
+  std::byte* const arena = exchange_.fabric.arena().data();
   exchange_.pool.run([&](int thread) {
     const int64_t share =
         (end - begin + exchange_.pool.num_threads() - 1) / exchange_.pool.num_threads();
     const int64_t first = begin + thread * share;
-    std::byte* const encoded = encoded_.data() + thread * row_bytes;
-    for (int64_t t = first; t < std::min(first + share, end); ++t) {
-      std::byte* const row = arena + exchange_.layout.row(t);
-      encode(t, streams ? encoded : row);
-      if (streams) exchange_.kernels.stream(encoded, row_bytes, row);
+    const int64_t last = std::min(first + share, end);
+    std::byte* const encoded = encoded_.data() + thread * trial_rows() * row_bytes;
+    for (int64_t t = first; t < last; t += step) {
+      const int64_t count = std::min(step, last - t);
+      std::byte* const rows = arena + exchange_.layout.row(t);
+      for (int64_t i = 0; i < count; ++i)
+        exchange_.kernels.encode_row(shape.formats.dispatch, h.row(t + i).data(), shape.hidden,
+                                     (is_copied ? encoded : rows) + i * row_bytes);
+      if (is_trial && thread == 0) {
+        try_copy(encoded, count * row_bytes, rows);
+      } else if (is_copied) {
+        copy_rows(encoded, count * row_bytes, rows);
+      }
     }
     exchange_.kernels.stream_fence();
   });
-  if (has_neighbours_)
-    exchange_.choice.record((end - begin) * row_bytes, exchange_.fabric.clock().now() - start);
+}
+
+void Outgoing::copy_rows(const std::byte* from, int64_t bytes, std::byte* to) const {
+  if (exchange_.choice.streams()) {
+    exchange_.kernels.stream(from, bytes, to);
+  } else {
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+  }
+}
+
+void Outgoing::try_copy(const std::byte* from, int64_t bytes, std::byte* to) {
+  const TimePoint start = exchange_.fabric.clock().now();
+  copy_rows(from, bytes, to);
+  exchange_.kernels.stream_fence();  // part of what it costs
+  exchange_.choice.record(bytes, exchange_.fabric.clock().now() - start);
 }
 
 // The rows of the chunk that any rank of the node wants, neighbours together.

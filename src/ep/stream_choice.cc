@@ -6,29 +6,24 @@
 namespace wideep::ep {
 namespace {
 
-constexpr double kNewest = 0.5;    // weight of the last measurement
-constexpr double kOutlierMax = 4;  // times what was known: somebody else had the processor
+constexpr double kNewest = 0.5;     // weight of the last measurement
+constexpr double kOutlierMax = 4;   // times what was known: somebody else had the processor
+constexpr int64_t kFirstTrial = 4;  // of kTryEvery; by then memory has been touched
 
 }  // namespace
 
-void StreamChoice::open(bool fits) {
-  is_measured_ = fits;
-  streams_ = true;
-  if (!fits) return;
-  const bool is_trial = num_measured_ % kTryEvery == kTryEvery - 1;
-  streams_ = streams_is_better() != is_trial;
-}
-
-// What has not been measured yet is tried first.
-bool StreamChoice::streams_is_better() const {
+void StreamChoice::open(int64_t bytes, bool fits) {
   const auto& [plain, streamed] = measured_;
-  if (streamed.count == 0) return true;
-  return plain.count > 0 && streamed.ns_per_byte < plain.ns_per_byte;
+  is_trial_ = false;
+  streams_ = !fits || plain.count == 0 || streamed.ns_per_byte < plain.ns_per_byte;
+  if (!fits || bytes < kBytesMin) return;
+  const int64_t turn = num_exchanges_++ % kTryEvery;
+  is_trial_ = turn == kFirstTrial || turn == kFirstTrial + 1;
+  if (is_trial_) streams_ = turn == kFirstTrial;
 }
 
 void StreamChoice::record(int64_t bytes, Duration spent) {
-  if (!is_measured_ || bytes < kBytesMin) return;
-  ++num_measured_;
+  if (!is_trial_ || bytes == 0) return;
   const double sample =
       std::chrono::duration<double, std::nano>(spent).count() / static_cast<double>(bytes);
   Measured& way = measured_[streams_ ? 1 : 0];

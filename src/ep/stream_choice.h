@@ -2,9 +2,9 @@
 // plainly, where they all fit into the cache that the machine says its cores share.
 //
 // Nobody else can tell: cores of a virtual machine share a cache or not, whatever it says, and from
-// one hour to the next (docs/decisions/0015). So it is measured: the rows that this rank writes for
-// others are timed, and now and then an exchange tries the other way. The bits are the same either
-// way, so ranks need not agree. Thread: the engine thread.
+// one hour to the next (docs/decisions/0015). So it is measured: of every kTryEvery exchanges two
+// are trials, one for each way, whose copies of rows into memory that others have read are timed.
+// The bits are the same either way, so ranks need not agree. Thread: the engine thread.
 #pragma once
 
 #include "base/clock.h"
@@ -16,17 +16,21 @@ namespace wideep::ep {
 
 class StreamChoice {
  public:
-  // Before the rows of an exchange are written; `fits`: all that is exchanged stays in the cache.
-  void open(bool fits);
+  // Before rows of an exchange are written, so many bytes; `fits`: all that is exchanged stays in
+  // the cache.
+  void open(int64_t bytes, bool fits);
 
   // In this exchange.
   bool streams() const { return streams_; }
 
-  // It took so long to write so many bytes of rows. Few bytes tell nothing and are not counted.
+  // Copies in this exchange are to be timed.
+  bool is_trial() const { return is_trial_; }
+
+  // It took so long to copy so many bytes.
   void record(int64_t bytes, Duration spent);
 
-  static constexpr int64_t kBytesMin = 32 << 10;
-  static constexpr int64_t kTryEvery = 64;  // exchanges
+  static constexpr int64_t kBytesMin = 16 << 10;  // fewer tell nothing
+  static constexpr int64_t kTryEvery = 64;
 
  private:
   struct Measured {
@@ -34,12 +38,10 @@ class StreamChoice {
     double ns_per_byte = 0;  // the last ones count most
   };
 
-  bool streams_is_better() const;
-
   std::array<Measured, 2> measured_;  // [streams]
-  int64_t num_measured_ = 0;
+  int64_t num_exchanges_ = 0;         // that could be trials
   bool streams_ = true;
-  bool is_measured_ = false;  // this exchange
+  bool is_trial_ = false;
 };
 
 }  // namespace wideep::ep
