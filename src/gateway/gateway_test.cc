@@ -24,6 +24,7 @@ struct Upstream {
            .body = answer});
     };
     server.route("POST", "/v1/completions", handler);
+    server.route("POST", "/kv_transfer/release", handler);
     server.route("GET", "/v1/models", handler);
     address = *server.listen({"127.0.0.1", 0, {}});
   }
@@ -59,12 +60,13 @@ struct Door {
   }
 
   std::expected<http::Response, http::CallFailure> post(std::string body,
-                                                        http::Headers headers = {}) {
+                                                        http::Headers headers = {},
+                                                        std::string target = "/v1/completions") {
     net::LoopThread own;
     http::Client caller(own.loop());
     return caller.fetch({.address = address,
                          .method = "POST",
-                         .target = "/v1/completions",
+                         .target = std::move(target),
                          .headers = std::move(headers),
                          .body = std::move(body)});
   }
@@ -117,6 +119,16 @@ TEST(Gateway, LetsParametersOfKvPassFromOurOwnSidecars) {
   const std::string body = R"({"model":"m","prompt":"hi","kv_transfer_params":{"ticket":"t"}})";
   ASSERT_TRUE(door.post(body));
   EXPECT_EQ(upstream.last().body, body);
+}
+
+TEST(Gateway, LetsNobodyButOurOwnSidecarsReleaseKv) {
+  for (const bool trusts : {false, true}) {
+    Door door({}, {.trust_kv_params = trusts});
+    Upstream upstream(door.thread.loop());
+    door.picker.set_endpoints({{.name = "default/a", .address = upstream.address}});
+    EXPECT_EQ(door.post("{}", {}, "/kv_transfer/release")->status, trusts ? 200 : 404);
+    EXPECT_EQ(upstream.last().path, trusts ? "/kv_transfer/release" : "");
+  }
 }
 
 TEST(Gateway, TellsTheRouteOnlyWhenAskedTo) {
