@@ -98,11 +98,6 @@ class MpiContestant final : public EpContestant {
     std::vector<int64_t> tokens;  // by row of the message
   };
 
-  struct Work {
-    const std::byte* in = nullptr;
-    std::byte* out = nullptr;
-  };
-
   // Who shall compute what; a token once per rank.
   void list(const EpInputs& inputs) {
     for (Destination& to : to_) {
@@ -177,7 +172,7 @@ class MpiContestant final : public EpContestant {
   }
 
   void sort_by_expert() {
-    for (std::vector<Work>& work : by_slot_)
+    for (std::vector<EpRow>& work : by_slot_)
       work.clear();
     for (size_t r = 0; r < num_ranks_; ++r) {
       const std::byte* message = r == rank_ ? out_.of(r) : in_.of(r);
@@ -187,7 +182,7 @@ class MpiContestant final : public EpContestant {
       for (size_t i = 0; i < count; ++i, result += result_bytes_) {
         Wanted wanted;
         std::memcpy(&wanted, message + i * sizeof wanted, sizeof wanted);
-        by_slot_[wanted.slot].push_back({rows + wanted.row * row_bytes_, result});
+        by_slot_[wanted.slot].push_back({.in = rows + wanted.row * row_bytes_, .out = result});
       }
     }
   }
@@ -197,8 +192,12 @@ class MpiContestant final : public EpContestant {
     for (int32_t slot = 0; slot < placement.slots_per_rank(); ++slot) {
       const ExpertId expert =
           placement.expert_at({RankId{static_cast<int32_t>(rank_)}, SlotId{slot}});
-      for (const Work& work : by_slot_[static_cast<size_t>(slot)])
-        expert_.compute(expert, work.in, work.out, false);
+      const std::vector<EpRow>& rows = by_slot_[static_cast<size_t>(slot)];
+      for (size_t i = 0; i < rows.size(); ++i) {
+        EpRow row = rows[i];
+        if (i + 1 < rows.size()) row.next = rows[i + 1].in;
+        expert_.compute(expert, row);
+      }
     }
   }
 
@@ -236,7 +235,7 @@ class MpiContestant final : public EpContestant {
   std::vector<int> counts_in_;
   std::vector<int> sent_;
   std::vector<int> received_;
-  std::vector<std::vector<Work>> by_slot_;
+  std::vector<std::vector<EpRow>> by_slot_;
   std::vector<const std::byte*> homes_;  // [num_tokens][top_k], where the results came
   std::vector<int64_t> row_of_;
 };

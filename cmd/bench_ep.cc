@@ -47,7 +47,10 @@ class WideepContestant final : public EpContestant {
       for (const ep::ExpertRows& rows : batch.experts) {
         const ExpertId expert = inputs.placement.expert_at({group_->fabric().rank(), rows.slot});
         for (size_t i = 0; i < rows.in.size(); ++i)
-          expert_.compute(expert, rows.in[i], rows.out[i], rows.out_is_far[i] != 0);
+          expert_.compute(expert, {.in = rows.in[i],
+                                   .out = rows.out[i],
+                                   .is_far = rows.out_is_far[i] != 0,
+                                   .next = i + 1 < rows.in.size() ? rows.in[i + 1] : nullptr});
       }
       expert_.finish();
       WD_TRY(exchange.finish(batch));

@@ -24,6 +24,8 @@ constexpr size_t kCopyWindow = 256 << 20;
 constexpr int kWarmUp = 2;          // exchanges before the clock starts
 constexpr int64_t kJudgedMax = 64;  // tokens of a rank that the judge looks at
 constexpr int64_t kTurn = 64;       // values
+constexpr int64_t kBlock = 512;     // values of a result that are written at once
+constexpr int64_t kCacheLine = 64;
 
 // Draws distinct experts with the given weights: the smallest of exponential waiting times.
 class ExpertDraw {
@@ -189,32 +191,63 @@ EpExpert::EpExpert(const EpTrial& trial, const math::Kernels& kernels)
     : trial_(trial),
       kernels_(kernels),
       values_(static_cast<size_t>(trial.hidden)),
-      result_(static_cast<size_t>(math::row_bytes(trial.formats.combine, trial.hidden))) {}
+      block_(static_cast<size_t>(math::row_bytes(trial.formats.combine, kBlock))) {}
 
-void EpExpert::compute(ExpertId expert, const std::byte* in, std::byte* out, bool is_far) {
+void EpExpert::compute(ExpertId expert, const EpRow& row) {
   const ep::RowFormats& formats = trial_.formats;
   const int64_t shift = index(expert) * kTurn % trial_.hidden;
+  const int64_t tail = trial_.hidden - shift;  // the two parts change places
+  std::byte* const second = row.out + math::row_bytes(formats.combine, tail);
+  next_ = row.next;
   if (formats.input == formats.combine) {
-    const int64_t width = formats.combine == math::RowFormat::kF32 ? 4 : 2;
-    const int64_t head = shift * width;
-    const int64_t tail = (trial_.hidden - shift) * width;
-    if (is_far) {
-      kernels_.stream(in + head, tail, out);
-      kernels_.stream(in, head, out + tail);
-      return;
-    }
-    std::memcpy(out, in + head, static_cast<size_t>(tail));
-    std::memcpy(out + tail, in, static_cast<size_t>(head));
+    const std::byte* const first = row.in + math::row_bytes(formats.combine, shift);
+    copy({first, row.in + math::row_bytes(formats.combine, trial_.hidden)}, row.out, row.is_far);
+    copy({row.in, first}, second, row.is_far);
     return;
   }
-  kernels_.decode_row(formats.input, in, trial_.hidden, values_.data());
-  std::byte* const result = is_far ? result_.data() : out;
-  // The two parts change places as they are encoded: these formats have no scales.
-  const int64_t tail = trial_.hidden - shift;
-  kernels_.encode_row(formats.combine, values_.data() + shift, tail, result);
-  kernels_.encode_row(formats.combine, values_.data(), shift,
-                      result + math::row_bytes(formats.combine, tail));
-  if (is_far) kernels_.stream(result, std::ssize(result_.bytes()), out);
+  const std::span<const float> values = decode(row.in);
+  encode(values.subspan(static_cast<size_t>(shift)), row.out, row.is_far);
+  encode(values.first(static_cast<size_t>(shift)), second, row.is_far);
+}
+
+std::span<const float> EpExpert::decode(const std::byte* row) {
+  if (trial_.formats.input == math::RowFormat::kF32)
+    return {reinterpret_cast<const float*>(row), values_.size()};
+  kernels_.decode_row(trial_.formats.input, row, trial_.hidden, values_.data());
+  return values_;
+}
+
+void EpExpert::copy(std::span<const std::byte> from, std::byte* out, bool is_far) {
+  if (!is_far) {
+    std::memcpy(out, from.data(), from.size());
+    return;
+  }
+  const int64_t block_bytes = math::row_bytes(trial_.formats.combine, kBlock);
+  for (int64_t i = 0; i < std::ssize(from); i += block_bytes) {
+    ask_for_next();
+    kernels_.stream(from.data() + i, std::min(block_bytes, std::ssize(from) - i), out + i);
+  }
+}
+
+// The combine formats have no scales: a row is encoded a block at a time.
+void EpExpert::encode(std::span<const float> values, std::byte* out, bool is_far) {
+  const math::RowFormat format = trial_.formats.combine;
+  for (int64_t i = 0; i < std::ssize(values); i += kBlock) {
+    const int64_t count = std::min(kBlock, std::ssize(values) - i);
+    std::byte* const to = out + math::row_bytes(format, i);
+    ask_for_next();
+    kernels_.encode_row(format, values.data() + i, count, is_far ? block_.data() : to);
+    if (is_far) kernels_.stream(block_.data(), math::row_bytes(format, count), to);
+  }
+}
+
+// As much of it as a block takes.
+void EpExpert::ask_for_next() {
+  if (next_ == nullptr) return;
+  const int64_t bytes = math::row_bytes(trial_.formats.input, kBlock);
+  for (int64_t i = 0; i < bytes; i += kCacheLine)
+    __builtin_prefetch(next_ + i);
+  next_ += bytes;
 }
 
 Matrix<float> judge(const EpTrial& trial, const EpInputs& inputs, int64_t num_tokens) {
@@ -238,7 +271,8 @@ Matrix<float> judge(const EpTrial& trial, const EpInputs& inputs, int64_t num_to
     }
     for (int64_t k = 0; k < trial.top_k; ++k) {
       const auto i = static_cast<size_t>(t * trial.top_k + k);
-      expert.compute(inputs.experts[i], converts ? in.data() : wire.data(), out.data(), false);
+      expert.compute(inputs.experts[i],
+                     {.in = converts ? in.data() : wire.data(), .out = out.data()});
       kernels.decode_row(formats.combine, out.data(), trial.hidden, decoded.data());
       kernels.axpy(inputs.weights[i], decoded.data(), trial.hidden, sums.row(t).data());
     }

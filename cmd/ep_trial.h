@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -50,21 +51,34 @@ struct EpInputs {
   std::vector<float> weights;
 };
 
+struct EpRow {
+  const std::byte* in = nullptr;
+  std::byte* out = nullptr;
+  bool is_far = false;              // the result will be read from memory
+  const std::byte* next = nullptr;  // the row that comes next is asked for early; none: nullptr
+};
+
 // The expert: turns the row by 64 values for each expert number, so that a row that went to another
 // expert shows. Thread: one at a time.
 class EpExpert {
  public:
   EpExpert(const EpTrial& trial, const math::Kernels& kernels);
-  // `is_far`: the result will be read from memory; call finish() before telling anybody.
-  void compute(ExpertId expert, const std::byte* in, std::byte* out, bool is_far);
+  void compute(ExpertId expert, const EpRow& row);
 
+  // After rows that are far, before telling anybody.
   void finish() { kernels_.stream_fence(); }
 
  private:
+  std::span<const float> decode(const std::byte* row);
+  void copy(std::span<const std::byte> from, std::byte* out, bool is_far);
+  void encode(std::span<const float> values, std::byte* out, bool is_far);
+  void ask_for_next();
+
   const EpTrial trial_;
   const math::Kernels& kernels_;
   std::vector<float> values_;
-  AlignedBuffer result_;
+  AlignedBuffer block_;              // of a result, before it is streamed
+  const std::byte* next_ = nullptr;  // what of it has not been asked for
 };
 
 // What must be added to x for the first `num_tokens` of a rank's tokens, by the reference kernels
