@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 
 namespace wideep::cmd {
 namespace {
@@ -242,7 +243,9 @@ class BenchEp final : public Verb {
     WD_ASSIGN_OR_RETURN(const Topology topology, Topology::of_this_machine());
     report.set("cores", topology.num_cores());
     report.set("rounds", rounds_);
-    report.set("mpi", mpi_.empty() ? Json() : Json(mpi_));
+    // Its name only: results are passed on, and nobody else has this folder.
+    report.set("mpi",
+               mpi_.empty() ? Json() : Json(std::filesystem::path(mpi_).filename().string()));
     report.set("cases", std::move(cases));
     fmt::print("{}\n", report.dump());
     if (!result_filename_.empty()) WD_TRY(write_file(result_filename_, report.dump() + "\n"));
