@@ -133,8 +133,7 @@ void OutgoingLink::update_backlog() {
 }
 
 WireCounters OutgoingLink::counters() const {
-  return {.bytes_sent =
-              bytes_sent_.load(std::memory_order_relaxed) + static_cast<uint64_t>(queued_bytes()),
+  return {.bytes_sent = bytes_sent_.load(std::memory_order_relaxed),
           .frames_sent = frames_sent_.load(std::memory_order_relaxed)};
 }
 
