@@ -2,13 +2,16 @@
 
 #include "fabric/arena.h"
 #include "fabric/handover.h"
+#include "fabric/local_socket.h"
 #include "fabric/test_barrier.h"
 #include "fabric/test_processes.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <cstring>
@@ -237,6 +240,60 @@ TEST(Handover, EndsAtItsDeadlineAndSaysWhoDidNotCall) {
       hand_over(shape_of(3), RankId{2}, {.token = test_token(), .timeout = milliseconds{30}});
   ASSERT_FALSE(higher.has_value());
   EXPECT_THAT(higher.error().message, testing::HasSubstr("rank 0"));
+}
+
+// Calls rank 0 of `shape` as soon as it listens.
+UniqueFd call_rank_0(const Shape& shape) {
+  const std::string name = fmt::format("wideep-{:016x}-{}-0", test_token(), shape.epoch);
+  const TimePoint deadline = real_clock().now() + seconds{30};
+  while (real_clock().now() < deadline) {
+    if (Result<UniqueFd> socket = connect_local(name, local_packets())) return *std::move(socket);
+    sched_yield();
+  }
+  return {};
+}
+
+// Knows everything that a greeting says, but runs as another user: what rank 0 gives it.
+Status greet_as_another_user(const Shape& shape) {
+  WD_ASSIGN_OR_RETURN(const SharedMemory memory,
+                      SharedMemory::create("stranger", Arena::bytes_for(shape)));
+  constexpr uid_t kNobody = 65534;
+  if (setresuid(kNobody, kNobody, kNobody) != 0)
+    return error(ErrorCode::kUnavailable, "cannot become another user");
+  const UniqueFd socket = call_rank_0(shape);
+  const Greeting greeting{kGreetingMagic, test_token(), hash(shape), 1};
+  WD_TRY(send_descriptor(socket.get(), std::as_bytes(std::span(&greeting, 1)), memory.fd()));
+  std::array<std::byte, 64> bytes;
+  const auto answer = receive_descriptor(socket.get(), bytes);
+  if (answer && answer->num_bytes > 0) return error(ErrorCode::kDataLoss, "was given memory");
+  return {};
+}
+
+TEST(Handover, GivesNothingToAnotherUserAndGoesOnWithoutHim) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs the right to become another user";
+  const Shape shape = shape_of(2);
+  Processes stranger(1, [&](int32_t) { return greet_as_another_user(shape); });
+  Result<LocalPeers> first;
+  std::thread rank_0([&] { first = hand_over(shape, RankId{0}, {.token = test_token()}); });
+  EXPECT_EQ(stranger.outcome(0), "ok");
+  const auto second = hand_over(shape, RankId{1}, {.token = test_token()});
+  rank_0.join();
+  EXPECT_TRUE(first.has_value()) << first.error().message;
+  EXPECT_TRUE(second.has_value()) << second.error().message;
+}
+
+TEST(Handover, ACallerWhoSaysNothingDoesNotKeepTheOthersOut) {
+  const Shape shape = shape_of(2);
+  Result<LocalPeers> first;
+  std::thread rank_0([&] {
+    first =
+        hand_over(shape, RankId{0}, {.token = test_token(), .greeting_timeout = milliseconds{20}});
+  });
+  const UniqueFd silent = call_rank_0(shape);
+  const auto second = hand_over(shape, RankId{1}, {.token = test_token()});
+  rank_0.join();
+  EXPECT_TRUE(first.has_value()) << first.error().message;
+  EXPECT_TRUE(second.has_value()) << second.error().message;
 }
 
 TEST(Handover, GreetingsOfOthersAreRefused) {

@@ -45,9 +45,12 @@ struct Self {
   Greeting greeting;
   int memory_fd = -1;
   TimePoint deadline;
+  Duration greeting_timeout;
 };
 
+// Tells who we are, and gives our memory, to a process of the same user only.
 Status send_greeting(int socket, const Self& self) {
+  WD_TRY(same_user_peer(socket));
   return send_descriptor(socket, std::as_bytes(std::span(&self.greeting, 1)), self.memory_fd);
 }
 
@@ -56,8 +59,8 @@ struct Received {
   UniqueFd memory;
 };
 
-Result<Received> receive_greeting(int socket, const Self& self) {
-  WD_TRY(await_readable(socket, self.deadline, "greeting"));
+Result<Received> receive_greeting(int socket, const Self& self, TimePoint deadline) {
+  WD_TRY(await_readable(socket, deadline, "greeting"));
   std::array<std::byte, sizeof(Greeting) + 1> bytes;
   WD_ASSIGN_OR_RETURN(ReceivedDescriptor greeting, receive_descriptor(socket, bytes));
   Received received{.rank = {}, .memory = std::move(greeting.descriptor)};
@@ -106,6 +109,19 @@ Result<LocalPeer> own_arena(const Shape& shape, RankId rank) {
   return own;
 }
 
+// Answers a caller's greeting, if it is one of the ranks that should call. An error: a stranger.
+Result<Received> greet_caller(int socket, RankId rank, const Self& self, const LocalPeers& all) {
+  WD_TRY(same_user_peer(socket));
+  const TimePoint patience = real_clock().now() + self.greeting_timeout;
+  WD_ASSIGN_OR_RETURN(Received received,
+                      receive_greeting(socket, self, std::min<TimePoint>(patience, self.deadline)));
+  const bool is_expected = received.rank > rank && self.shape.same_node(rank, received.rank) &&
+                           !all.peers[static_cast<size_t>(index(received.rank))].arena;
+  if (!is_expected) return invalid_argument("not a rank that should call");
+  WD_TRY(send_greeting(socket, self));
+  return received;
+}
+
 // Waits for the calls of the higher ranks of this node. Strangers are turned away.
 Status accept_higher(const UniqueFd& listener, RankId rank, const Self& self, LocalPeers& all) {
   int32_t expected = 0;
@@ -116,20 +132,14 @@ Status accept_higher(const UniqueFd& listener, RankId rank, const Self& self, Lo
                           fmt::format("{} higher ranks of this node did not call", expected)));
     UniqueFd socket(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!socket) continue;
-    Result<Received> received = receive_greeting(socket.get(), self);
-    const bool is_expected = received && received->rank > rank &&
-                             self.shape.same_node(rank, received->rank) &&
-                             !all.peers[static_cast<size_t>(index(received->rank))].arena;
-    if (!is_expected) {
-      const std::string why =
-          received ? std::string("not a rank that should call") : received.error().message;
-      log_warning("handover: refused a caller: {}", why);
+    Result<Received> received = greet_caller(socket.get(), rank, self, all);
+    if (!received) {
+      log_warning("handover: refused a caller: {}", received.error().message);
       if (++strangers > kStrangersMax)
         return error(ErrorCode::kExhausted, "handover: more than {} strangers called",
                      kStrangersMax);
       continue;
     }
-    WD_TRY(send_greeting(socket.get(), self));
     const auto peer = static_cast<size_t>(index(received->rank));
     WD_ASSIGN_OR_RETURN(all.peers[peer], admit(std::move(socket), *std::move(received), self));
     --expected;
@@ -164,7 +174,8 @@ Result<LocalPeers> hand_over(const Shape& shape, RankId rank, const HandoverOpti
   const Self self{.shape = shape,
                   .greeting = {kGreetingMagic, options.token, hash(shape), index(rank)},
                   .memory_fd = own.memory->fd(),
-                  .deadline = real_clock().now() + options.timeout};
+                  .deadline = real_clock().now() + options.timeout,
+                  .greeting_timeout = options.greeting_timeout};
   all.peers[static_cast<size_t>(index(rank))] = std::move(own);
   WD_ASSIGN_OR_RETURN(
       const UniqueFd listener,
@@ -174,7 +185,7 @@ Result<LocalPeers> hand_over(const Shape& shape, RankId rank, const HandoverOpti
     WD_ASSIGN_OR_RETURN(UniqueFd socket, connect_to(name_of(options.token, shape.epoch, RankId{r}),
                                                     RankId{r}, self.deadline));
     WD_TRY(send_greeting(socket.get(), self));
-    WD_ASSIGN_OR_RETURN(Received received, receive_greeting(socket.get(), self));
+    WD_ASSIGN_OR_RETURN(Received received, receive_greeting(socket.get(), self, self.deadline));
     if (received.rank != RankId{r})
       return invalid_argument("handover: rank {} answered as rank {}", r, index(received.rank));
     WD_ASSIGN_OR_RETURN(all.peers[static_cast<size_t>(r)],

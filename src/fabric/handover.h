@@ -3,7 +3,8 @@
 // Every rank listens on a UNIX socket (an abstract name made of the group's token, the epoch and
 // the rank), connects to the lower ranks of its node and is called by the higher ones. Both say who
 // they are, pass the descriptor of their arena, and keep the connection: its end is how a death is
-// noticed. The kernel vouches for the caller (SO_PEERCRED): only processes of the same user count.
+// noticed. The kernel vouches for the other end (SO_PEERCRED) before anything is told or given to
+// it: only processes of the same user count.
 // "Same host" means that this succeeds, never that two names are equal.
 #pragma once
 
@@ -20,8 +21,8 @@ namespace wideep::fabric {
 
 // A rank of this node, as this rank holds it. For this rank itself only the arena.
 struct LocalPeer {
-  std::shared_ptr<SharedMemory>
-      memory;  // shared: ranks that are threads of one process map it once
+  // Shared: ranks that are threads of one process map it once.
+  std::shared_ptr<SharedMemory> memory;
   Arena arena;
   UniqueFd socket;   // SOCK_SEQPACKET; carries ControlMessage
   UniqueFd process;  // pidfd; none where the kernel cannot give one
@@ -42,9 +43,10 @@ struct ControlMessage {
 struct HandoverOptions {
   uint64_t token = 0;  // of the group; equal on all ranks, hard to guess
   Duration timeout = std::chrono::seconds{30};
+  Duration greeting_timeout = std::chrono::seconds{5};  // of a caller: a silent one holds up others
 };
 
-// This rank as one process among others.
+// This rank as one process among others. kTimeout: not all ranks of the node came.
 Result<LocalPeers> hand_over(const Shape& shape, RankId rank, const HandoverOptions& options);
 
 // All ranks of one node as threads of this process: [rank]. Every arena is mapped once.
