@@ -37,8 +37,7 @@ class ConnectionThreads {
   struct Connection {
     std::atomic<bool> has_ended = false;
     int64_t tag = 0;
-    UniqueFd
-        socket;  // a second descriptor, so that nobody shuts down somebody else's; under mutex_
+    UniqueFd socket;  // a second descriptor, not to shut down somebody else's; under mutex_
     std::thread thread;
   };
 

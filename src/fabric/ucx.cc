@@ -105,7 +105,7 @@ struct UcxWorker::State {
   }
 
   Status open_worker();
-  Status register_arena(RankId rank, std::span<std::byte> memory);
+  Status register_arena(RankId owner, std::span<std::byte> memory);
 
   static ucs_status_t on_bell(void* self,
                               const void* header,
@@ -137,7 +137,7 @@ Status UcxWorker::State::open_worker() {
   return {};
 }
 
-Status UcxWorker::State::register_arena(RankId rank, std::span<std::byte> memory) {
+Status UcxWorker::State::register_arena(RankId owner, std::span<std::byte> memory) {
   ucp_mem_map_params_t params{};
   params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
   params.address = memory.data();
@@ -149,7 +149,7 @@ Status UcxWorker::State::register_arena(RankId rank, std::span<std::byte> memory
   size_t bytes = 0;
   WD_TRY(checked("key of an arena", ucp_rkey_pack(context, handle, &key, &bytes)));
   const auto* begin = static_cast<const std::byte*>(key);
-  introduction.windows.push_back({.rank = rank,
+  introduction.windows.push_back({.rank = owner,
                                   .base = reinterpret_cast<uint64_t>(memory.data()),
                                   .key = {begin, begin + bytes}});
   ucp_rkey_buffer_release(key);
