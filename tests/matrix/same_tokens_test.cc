@@ -311,6 +311,7 @@ Outcome outcome_of(const Row& row, const Subject& subject) {
 
 TEST(SameTokens, InEveryConfiguration) {
   const std::vector<Row> rows = covering_rows(sizes(), strength);
+  ASSERT_LT(only_row, static_cast<int>(rows.size())) << "there is no such row";
   for (size_t i = 0; i < rows.size(); ++i) {
     if (only_row >= 0 && static_cast<int>(i) != only_row) continue;
     const std::string what =
