@@ -151,10 +151,10 @@ void multiply_int8_tiles(const PanelProduct& p) {
   const auto* scales = reinterpret_cast<const float*>(p.scales);
   for (int64_t r = 0; r < p.num_rows; ++r) {
     float* out = p.out + r * p.out_stride;
-    const __m512i excess = IntVec::broadcast(-128 * row_sum(p, r));
+    const __m512i excess = Vec::set_int(-128 * row_sum(p, r));
     for (int64_t c = 0; c < kPanelCols; c += 16) {
       const __m512i sums = _mm512_add_epi32(IntVec::load(out + c), excess);
-      IntVec::store_scaled(out + c, sums, scales + c, row_scale(p, r));
+      store_scaled(out + c, sums, scales + c, row_scale(p, r));
     }
   }
 }

@@ -1,11 +1,12 @@
 // Integer products: rows kInt8 x weights kInt8, kInt4. Included by the AVX2 and AVX-512 levels,
-// which define before it:
+// which define before it Vec (see gemm_fma-inl.h) and
 //
-//   struct IntVec { using I = vector of i32; kLanes; zero, load, store, broadcast,
+//   struct IntVec { load, store: of sums that wait where f32 will be; to_f32;
 //                   kRowsMax, kInt4RowsMax: rows of one group; kOnePassRows: rows that keep sums of
 //                   all columns in registers; kInt4Vecs: vectors of columns at a time;
 //                   dot(sums, weights u8, Quad) adds the products of four u8 with four i8 of a row
-//                   quad(row bytes) -> Quad; to_f32(I), nibbles, …}
+//                   load_weights, load_nibbles -> Weights; kWeightRegisters of them
+//                   quad(row bytes) -> Quad }
 //
 // The i32 sums are exact, so that every level and AMX agree on them; then come, in this order,
 // int8: f32(sum) * column scale * row scale; int4: fma(f32(group sum), group scale, total) over
@@ -20,7 +21,7 @@
 namespace wideep::math {
 namespace {
 
-constexpr int kIntVecs = 64 / IntVec::kLanes;
+constexpr int kIntVecs = 64 / Vec::kLanes;
 
 inline float row_scale(const PanelProduct& p, int64_t r) {
   return *reinterpret_cast<const float*>(p.rows[r] + p.kp);
@@ -28,6 +29,12 @@ inline float row_scale(const PanelProduct& p, int64_t r) {
 
 inline int32_t row_sum(const PanelProduct& p, int64_t r) {
   return *reinterpret_cast<const int32_t*>(p.rows[r] + p.kp + 4);
+}
+
+// out = f32(sums) * column scales * row scale.
+inline void store_scaled(float* out, Vec::Int sums, const float* scales, float row_scale) {
+  const Vec::F scaled = Vec::mul(IntVec::to_f32(sums), Vec::load(scales));
+  Vec::store(out, Vec::mul(scaled, Vec::set(row_scale)));
 }
 
 // Inputs [begin, end), whole steps.
@@ -41,7 +48,7 @@ template <int kRows, int kCount, int kAhead>
                                               const std::byte* w,
                                               Inputs inputs,
                                               const Prefetch<kAhead>& prefetch,
-                                              IntVec::I (&sums)[kRows][kCount]) {
+                                              Vec::Int (&sums)[kRows][kCount]) {
   const std::byte* x[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
@@ -50,7 +57,7 @@ template <int kRows, int kCount, int kAhead>
     IntVec::Weights weights[kCount];
 #pragma unroll
     for (int v = 0; v < kCount; ++v)
-      weights[v] = IntVec::load_weights(w + k * kPanelCols + v * IntVec::kLanes * 4);
+      weights[v] = IntVec::load_weights(w + k * kPanelCols + v * Vec::kLanes * 4);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       prefetch.template before<kRows>((k - inputs.begin) / 4, r);
@@ -67,34 +74,34 @@ template <int kRows, int kCount>
 inline void int8_block(const PanelProduct& p, const Pass& pass, int first, Inputs inputs) {
   const int64_t row = pass.first_row;
   const auto [begin, end] = inputs;
-  IntVec::I sums[kRows][kCount];
+  Vec::Int sums[kRows][kCount];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const float* out = p.out + (row + r) * p.out_stride;
 #pragma unroll
     for (int v = 0; v < kCount; ++v) {
-      sums[r][v] = begin == 0 ? IntVec::broadcast(-128 * row_sum(p, row + r))
-                              : IntVec::load(out + (first + v) * IntVec::kLanes);
+      sums[r][v] = begin == 0 ? Vec::set_int(-128 * row_sum(p, row + r))
+                              : IntVec::load(out + (first + v) * Vec::kLanes);
     }
   }
   with_prefetch<4 * kPanelCols, kIntVecs / kCount>(
       pass, first / kCount,
       {.packed = p.panel + begin * kPanelCols, .bytes = (end - begin) * kPanelCols},
       [&](const auto& prefetch) __attribute__((always_inline)) {
-        int8_quads<kRows, kCount>(p.rows + row, p.panel + first * IntVec::kLanes * 4, inputs,
-                                  prefetch, sums);
+        int8_quads<kRows, kCount>(p.rows + row, p.panel + first * Vec::kLanes * 4, inputs, prefetch,
+                                  sums);
       });
-  const auto* scales = reinterpret_cast<const float*>(p.scales) + first * IntVec::kLanes;
+  const auto* scales = reinterpret_cast<const float*>(p.scales) + first * Vec::kLanes;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    float* out = p.out + (row + r) * p.out_stride + first * IntVec::kLanes;
+    float* out = p.out + (row + r) * p.out_stride + first * Vec::kLanes;
 #pragma unroll
     for (int v = 0; v < kCount; ++v) {
       if (end < p.kp) {
-        IntVec::store(out + v * IntVec::kLanes, sums[r][v]);
+        IntVec::store(out + v * Vec::kLanes, sums[r][v]);
       } else {
-        IntVec::store_scaled(out + v * IntVec::kLanes, sums[r][v], scales + v * IntVec::kLanes,
-                             row_scale(p, row + r));
+        store_scaled(out + v * Vec::kLanes, sums[r][v], scales + v * Vec::kLanes,
+                     row_scale(p, row + r));
       }
     }
   }
@@ -103,7 +110,7 @@ inline void int8_block(const PanelProduct& p, const Pass& pass, int first, Input
 template <int kRows>
 constexpr int int_vectors() {
   int count = kIntVecs;
-  while (count > 1 && kRows * count + count * IntVec::kWeightRegisters + 3 > IntVec::kRegisters)
+  while (count > 1 && kRows * count + count * IntVec::kWeightRegisters + 3 > Vec::kRegisters)
     count /= 2;
   return count;
 }
@@ -149,12 +156,12 @@ template <int kRows, typename Ask>
                                               float* totals,
                                               int64_t stride) {
   constexpr int kColumns = IntVec::kInt4Vecs;
-  IntVec::I sums[kRows][kColumns];
+  Vec::Int sums[kRows][kColumns];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
     for (int v = 0; v < kColumns; ++v)
-      sums[r][v] = IntVec::broadcast(starts[r]);
+      sums[r][v] = Vec::set_int(starts[r]);
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -162,7 +169,7 @@ template <int kRows, typename Ask>
     IntVec::Weights high[kColumns];
 #pragma unroll
     for (int v = 0; v < kColumns; ++v) {
-      const int first = column + v * IntVec::kLanes;
+      const int first = column + v * Vec::kLanes;
       IntVec::load_nibbles(group + (j * kPanelCols + first) * 4, low[v], high[v]);
     }
 #pragma unroll
@@ -185,13 +192,13 @@ template <int kRows, typename Ask>
   }
 #pragma unroll
   for (int v = 0; v < kColumns; ++v) {
-    const int first = column + v * IntVec::kLanes;
-    const IntVec::F scale = IntVec::load_bf16(group + kInt4GroupCodes + first * 2);
+    const int first = column + v * Vec::kLanes;
+    const auto* scales = reinterpret_cast<const uint16_t*>(group + kInt4GroupCodes);
+    const Vec::F scale = Vec::load_bf16(scales + first);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       float* total = totals + r * stride + first;
-      const IntVec::F sum = IntVec::to_f32(sums[r][v]);
-      IntVec::store_f32(total, IntVec::fma(sum, scale, IntVec::load_f32(total)));
+      Vec::store(total, Vec::fma(IntVec::to_f32(sums[r][v]), scale, Vec::load(total)));
     }
   }
 }
@@ -220,7 +227,7 @@ inline void int4_block(const PanelProduct& p, const Pass& pass, Inputs inputs) {
           prefetch.template before<kTurns * kParts>(g, turn * kParts + part);
         };
         int4_group<kRows>(x, inputs.begin + g * kInt4Group, starts, group,
-                          turn * IntVec::kInt4Vecs * IntVec::kLanes, ask, totals, p.out_stride);
+                          turn * IntVec::kInt4Vecs * Vec::kLanes, ask, totals, p.out_stride);
       }
       group += kInt4GroupBytes;
       starts += p.num_rows;
@@ -233,7 +240,7 @@ inline void int4_block(const PanelProduct& p, const Pass& pass, Inputs inputs) {
 template <typename Each>
 inline void for_each_vector(const PanelProduct& p, Each&& each) {
   for (int64_t r = 0; r < p.num_rows; ++r) {
-    for (int64_t c = 0; c < kPanelCols; c += IntVec::kLanes)
+    for (int64_t c = 0; c < kPanelCols; c += Vec::kLanes)
       each(r, p.out + r * p.out_stride + c);
   }
 }
@@ -243,14 +250,14 @@ inline void for_each_vector(const PanelProduct& p, Each&& each) {
 inline void multiply_int4(const PanelProduct& p) {
   constexpr int64_t kInL1 = Vec::kBlockBytes / 4 / kInt4GroupCodes * kInt4Group;
   const int64_t step = p.num_rows <= IntVec::kInt4RowsMax ? p.kp : kInL1;
-  for_each_vector(p, [](int64_t, float* out) { IntVec::store_f32(out, IntVec::zero_f32()); });
+  for_each_vector(p, [](int64_t, float* out) { Vec::store(out, Vec::zero()); });
   for (int64_t begin = 0; begin < p.kp; begin += step) {
     const Inputs inputs{begin, least(begin + step, p.kp)};
     for_row_groups<IntVec::kInt4RowsMax>(
         p.num_rows, [&]<int kRows>(const Pass& pass) { int4_block<kRows>(p, pass, inputs); });
   }
   for_each_vector(p, [&](int64_t r, float* out) {
-    IntVec::store_f32(out, IntVec::mul(IntVec::load_f32(out), row_scale(p, r)));
+    Vec::store(out, Vec::mul(Vec::load(out), Vec::set(row_scale(p, r))));
   });
 }
 

@@ -1,6 +1,5 @@
-// Eight floats at a time: what elementwise-inl.h and attention-inl.h are written in, for AVX2 +
-// FMA. In an unnamed namespace, so that no wide instruction ends up in a symbol that others link
-// to.
+// Eight floats at a time: what the elementwise and attention kernels are written in, for AVX2 + FMA.
+// In an unnamed namespace, so that no wide instruction ends up in a symbol that others link to.
 #pragma once
 
 #include "math/simd-inl.h"

@@ -1,4 +1,4 @@
-// Sixteen floats at a time: what elementwise-inl.h and attention-inl.h are written in, for AVX-512.
+// Sixteen floats at a time: what the elementwise and attention kernels are written in, for AVX-512.
 // In an unnamed namespace, so that no wide instruction ends up in a symbol that others link to.
 #pragma once
 

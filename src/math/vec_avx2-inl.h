@@ -91,10 +91,6 @@ struct Fp8Weights {
 };
 
 struct IntVec {
-  using I = __m256i;
-  using F = __m256;
-  static constexpr int kLanes = 8;
-  static constexpr int kRegisters = 16;
   static constexpr int kRowsMax = 4;
   static constexpr int kOnePassRows = 0;
   static constexpr int kWeightRegisters = 2;
@@ -109,11 +105,9 @@ struct IntVec {
 
   using Quad = Weights;
 
-  static I broadcast(int32_t value) { return _mm256_set1_epi32(value); }
+  static Vec::Int load(const float* p) { return _mm256_castps_si256(Vec::load(p)); }
 
-  static I load(const float* p) { return _mm256_castps_si256(Vec::load(p)); }
-
-  static void store(float* p, I v) { Vec::store(p, _mm256_castsi256_ps(v)); }
+  static void store(float* p, Vec::Int v) { Vec::store(p, _mm256_castsi256_ps(v)); }
 
   static Weights split(__m256i codes) {
     return {.even = _mm256_and_si256(codes, _mm256_set1_epi16(0xFF)),
@@ -135,32 +129,12 @@ struct IntVec {
             .odd = _mm256_srai_epi16(codes, 8)};
   }
 
-  static I dot(I sums, const Weights& w, const Quad& x) {
+  static Vec::Int dot(Vec::Int sums, const Weights& w, const Quad& x) {
     sums = _mm256_add_epi32(sums, _mm256_madd_epi16(w.even, x.even));
     return _mm256_add_epi32(sums, _mm256_madd_epi16(w.odd, x.odd));
   }
 
-  static void store_scaled(float* out, I sums, const float* scales, float row_scale) {
-    const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), Vec::load(scales));
-    Vec::store(out, _mm256_mul_ps(scaled, _mm256_set1_ps(row_scale)));
-  }
-
-  static F to_f32(I v) { return _mm256_cvtepi32_ps(v); }
-
-  static F zero_f32() { return _mm256_setzero_ps(); }
-
-  static F load_f32(const float* p) { return Vec::load(p); }
-
-  static void store_f32(float* p, F v) { Vec::store(p, v); }
-
-  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
-
-  static F mul(F a, float b) { return _mm256_mul_ps(a, _mm256_set1_ps(b)); }
-
-  static F load_bf16(const std::byte* p) {
-    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-  }
+  static Vec::F to_f32(Vec::Int v) { return _mm256_cvtepi32_ps(v); }
 };
 
 }  // namespace

@@ -86,23 +86,17 @@ struct Fp8Weights {
 };
 
 struct IntVec {
-  using I = __m512i;
-  using F = __m512;
   using Weights = __m512i;
   using Quad = __m512i;
-  static constexpr int kLanes = 16;
-  static constexpr int kRegisters = 32;
   static constexpr int kRowsMax = 8;
   static constexpr int kOnePassRows = 6;
   static constexpr int kWeightRegisters = 1;
   static constexpr int kInt4RowsMax = 8;
   static constexpr int kInt4Vecs = 2;
 
-  static I broadcast(int32_t value) { return _mm512_set1_epi32(value); }
+  static Vec::Int load(const float* p) { return _mm512_loadu_si512(p); }
 
-  static I load(const float* p) { return _mm512_loadu_si512(p); }
-
-  static void store(float* p, I v) { _mm512_storeu_si512(p, v); }
+  static void store(float* p, Vec::Int v) { _mm512_storeu_si512(p, v); }
 
   static Weights load_weights(const std::byte* p) { return _mm512_loadu_si512(p); }
 
@@ -117,29 +111,9 @@ struct IntVec {
     return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x));
   }
 
-  static I dot(I sums, Weights w, Quad x) { return _mm512_dpbusd_epi32(sums, w, x); }
+  static Vec::Int dot(Vec::Int sums, Weights w, Quad x) { return _mm512_dpbusd_epi32(sums, w, x); }
 
-  static void store_scaled(float* out, I sums, const float* scales, float row_scale) {
-    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), Vec::load(scales));
-    Vec::store(out, _mm512_mul_ps(scaled, _mm512_set1_ps(row_scale)));
-  }
-
-  static F to_f32(I v) { return _mm512_cvtepi32_ps(v); }
-
-  static F zero_f32() { return _mm512_setzero_ps(); }
-
-  static F load_f32(const float* p) { return Vec::load(p); }
-
-  static void store_f32(float* p, F v) { Vec::store(p, v); }
-
-  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-
-  static F mul(F a, float b) { return _mm512_mul_ps(a, _mm512_set1_ps(b)); }
-
-  static F load_bf16(const std::byte* p) {
-    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-  }
+  static Vec::F to_f32(Vec::Int v) { return _mm512_cvtepi32_ps(v); }
 };
 
 }  // namespace
