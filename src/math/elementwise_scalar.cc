@@ -1,6 +1,7 @@
 // The elementwise kernels in plain C++: the judge of the vector versions. exp and log are our own,
 // because libm differs from machine to machine.
 #include "math/kernel_tables.h"
+#include "math/scalar_values.h"
 
 #include <algorithm>
 #include <bit>
@@ -33,6 +34,7 @@ float scalar_exp(float x) {
 }
 
 float scalar_log(float x) {
+  if (std::isnan(x)) return x;
   int32_t exponent = 0;
   if (x < 0x1p-126F) {
     x *= 0x1p32F;
@@ -84,14 +86,7 @@ void add(const float* x, int64_t n, float* acc) {
 }
 
 float value_of(RowFormat format, const std::byte* row, int64_t i) {
-  if (format == RowFormat::kF32) {
-    float value = 0.0F;
-    std::memcpy(&value, row + 4 * i, sizeof value);
-    return value;
-  }
-  uint16_t bits = 0;
-  std::memcpy(&bits, row + 2 * i, sizeof bits);
-  return bf16_to_f32(bits);
+  return format == RowFormat::kF32 ? load<float>(row, i) : bf16_to_f32(load<uint16_t>(row, i));
 }
 
 void add_weighted_rows(const WeightedRows& rows, const float* shared, int64_t n, float* x) {
@@ -166,6 +161,7 @@ int64_t argmax(const float* x, int64_t n, float* max) {
 
 float log_sum_exp(const float* x, int64_t n) {
   const float max = *std::max_element(x, x + n);
+  if (max == -std::numeric_limits<float>::infinity()) return max;
   float sum = 0.0F;
   for (int64_t i = 0; i < n; ++i)
     sum += scalar_exp(x[i] - max);

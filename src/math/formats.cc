@@ -1,6 +1,8 @@
 #include "math/formats.h"
 
 #include "base/check.h"
+#include "math/packed_layout.h"
+#include "math/scalar_values.h"
 
 #include <algorithm>
 #include <array>
@@ -14,23 +16,12 @@ namespace {
 constexpr std::array<std::string_view, 5> kWeightNames = {"f32", "bf16", "fp8", "int8", "int4"};
 constexpr std::array<std::string_view, 4> kRowNames = {"f32", "bf16", "int8", "fp8"};
 
-constexpr int64_t pad64(int64_t value) {
-  return (value + 63) / 64 * 64;
-}
-
 // The largest |x| by its bits, so that a NaN anywhere wins and shows in the scale.
 float abs_max(std::span<const float> x, float least) {
   uint32_t most = std::bit_cast<uint32_t>(least);
   for (const float value : x)
     most = std::max(most, std::bit_cast<uint32_t>(value) & 0x7FFFFFFFU);
   return std::bit_cast<float>(most);
-}
-
-// Round to nearest even for |x| < 2^22, without libm and the rounding mode of anyone.
-int32_t round_to_int(float x) {
-  constexpr float kMagic = 12582912.0F;  // 1.5 * 2^23: the unit place is the last mantissa bit
-  const float shifted = x + kMagic;
-  return std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kMagic);
 }
 
 void encode_int8(std::span<const float> row, std::byte* out) {
@@ -59,13 +50,6 @@ void encode_fp8(std::span<const float> row, std::byte* out) {
   }
 }
 
-template <typename T>
-T load(const std::byte* from) {
-  T value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
 }  // namespace
 
 std::string_view name(WeightFormat format) {
@@ -79,12 +63,12 @@ std::string_view name(RowFormat format) {
 int64_t row_scale_offset(RowFormat format, int64_t cols) {
   switch (format) {
     case RowFormat::kF32:
-      return pad64(cols) * 4;
+      return padded_k(cols) * 4;
     case RowFormat::kBf16:
-      return pad64(cols) * 2;
+      return padded_k(cols) * 2;
     case RowFormat::kInt8:
     case RowFormat::kFp8:
-      return pad64(cols);
+      return padded_k(cols);
   }
   WD_CHECK(false);
 }
@@ -98,7 +82,7 @@ int64_t row_bytes(RowFormat format, int64_t cols) {
     case RowFormat::kInt8:
       return values + 64;
     case RowFormat::kFp8:
-      return values + pad64((cols + kScaleBlock - 1) / kScaleBlock * 4);
+      return values + round_up((cols + kScaleBlock - 1) / kScaleBlock * 4, 64);
   }
   WD_CHECK(false);
 }
@@ -164,18 +148,19 @@ void reference_encode_row(RowFormat format, std::span<const float> row, std::byt
 void reference_decode_row(RowFormat format, const std::byte* row, std::span<float> out) {
   const std::byte* scales = row + row_scale_offset(format, static_cast<int64_t>(out.size()));
   for (size_t i = 0; i < out.size(); ++i) {
+    const auto index = static_cast<int64_t>(i);
     switch (format) {
       case RowFormat::kF32:
-        out[i] = load<float>(row + 4 * i);
+        out[i] = load<float>(row, index);
         break;
       case RowFormat::kBf16:
-        out[i] = bf16_to_f32(load<uint16_t>(row + 2 * i));
+        out[i] = bf16_to_f32(load<uint16_t>(row, index));
         break;
       case RowFormat::kInt8:
-        out[i] = static_cast<float>(load<int8_t>(row + i)) * load<float>(scales);
+        out[i] = static_cast<float>(load<int8_t>(row, index)) * load<float>(scales);
         break;
       case RowFormat::kFp8:
-        out[i] = fp8_to_f32(load<uint8_t>(row + i)) * load<float>(scales + i / kScaleBlock * 4);
+        out[i] = fp8_to_f32(load<uint8_t>(row, index)) * load<float>(scales, index / kScaleBlock);
         break;
     }
   }

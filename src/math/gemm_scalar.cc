@@ -4,22 +4,15 @@
 #include "math/kernel_tables.h"
 #include "math/packed_layout.h"
 #include "math/panel_product.h"
+#include "math/scalar_values.h"
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 namespace wideep::math::scalar {
 namespace {
 
 using Sums = std::array<float, kPanelCols>;
-
-template <typename T>
-T load(const std::byte* from, int64_t index) {
-  T value;
-  std::memcpy(&value, from + index * static_cast<int64_t>(sizeof(T)), sizeof value);
-  return value;
-}
 
 float row_value(const PanelProduct& p, const std::byte* row, int64_t k) {
   return p.row_format == RowFormat::kF32 ? load<float>(row, k)
@@ -60,7 +53,7 @@ Sums multiply_float(const PanelProduct& p, const std::byte* row) {
 }
 
 Sums multiply_int8(const PanelProduct& p, const std::byte* row) {
-  const auto row_scale = load<float>(row + p.kp, 0);
+  const auto row_scale = load<float>(row + p.kp);
   Sums out{};
   for (int64_t c = 0; c < kPanelCols; ++c) {
     int32_t sum = 0;
@@ -83,7 +76,7 @@ int32_t int4_group_sum(const std::byte* group, const std::byte* row, int64_t c) 
 }
 
 Sums multiply_int4(const PanelProduct& p, const std::byte* row) {
-  const auto row_scale = load<float>(row + p.kp, 0);
+  const auto row_scale = load<float>(row + p.kp);
   Sums out{};
   for (int64_t c = 0; c < kPanelCols; ++c) {
     float sum = 0.0F;

@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "math/gemm.h"
 #include "math/packed_layout.h"
+#include "math/scalar_values.h"
 
 #include <algorithm>
 #include <array>
@@ -13,20 +14,6 @@ namespace wideep::math {
 namespace {
 
 using Dtype = SourceMatrix::Dtype;
-
-template <typename T>
-T load(const std::byte* from, int64_t index) {
-  T value;
-  std::memcpy(&value, from + index * static_cast<int64_t>(sizeof(T)), sizeof value);
-  return value;
-}
-
-// The nearest integer, ties to even, for |x| < 2^22: adding 1.5 x 2^23 leaves no room for a
-// fraction. Unlike a call of nearbyint a loop over it is vectorised.
-int32_t round_to_int(float x) {
-  constexpr float kShift = 12582912.0F;
-  return static_cast<int32_t>((x + kShift) - kShift);
-}
 
 int64_t blocks_of(int64_t value, int64_t block) {
   return (value + block - 1) / block;
