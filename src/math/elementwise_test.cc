@@ -233,6 +233,20 @@ TEST_P(Elementwise, SoftmaxSurvivesMaskedAndHugeValues) {
   EXPECT_EQ(table().log_sum_exp(nothing.data(), 20), -kInfinity);
 }
 
+TEST_P(Elementwise, ANaNAmongNumbersShowsInSoftmaxAndLogSumExp) {
+  for (const size_t n : {2U, 20U, 64U, 70U}) {
+    for (size_t at = 0; at < n; at += 7) {
+      std::vector<float> x(n, 1.0F);
+      x[at] = kNaN;
+      EXPECT_TRUE(std::isnan(table().log_sum_exp(x.data(), static_cast<int64_t>(n))))
+          << at << " of " << n;
+      table().softmax(x.data(), static_cast<int64_t>(n));
+      for (const float value : x)
+        ASSERT_TRUE(std::isnan(value)) << at << " of " << n;
+    }
+  }
+}
+
 TEST_P(Elementwise, RotatesPairsInBothLayouts) {
   for (const int64_t n : {0, 2, 4, 10, 16, 30, 64, 128, 130}) {
     const std::vector<float> x = random_values(n, 3);

@@ -158,6 +158,31 @@ TEST_P(FfnAt, WritesRowsForOthersWithTheSameBits) {
   }
 }
 
+// More rows of an expert than one pass over its panels serves.
+TEST_P(FfnAt, GivesTheSameBitsBeyondOneBlockOfRows) {
+  if (GetParam() == Isa::kScalar) GTEST_SKIP() << "no blocks";
+  ThreadPool pool({.num_threads = 3});
+  for (const WeightFormat format : kFormats) {
+    Problem p(format, {3, 2 * kRowBlockMax + 1}, RowFormat::kF32, GetParam());
+    Ffn ffn(pool, kernels(GetParam()), RowFormat::kF32, p.total, p.inner);
+    ffn.forward(p.groups);
+    const auto bytes = static_cast<int64_t>(p.experts[0].weights.gate_up.bytes.size() +
+                                            p.experts[0].weights.down.bytes.size());
+    EXPECT_EQ(ffn.weight_bytes_read(), (1 + 3) * bytes) << name(format);
+    std::vector<std::vector<float>> together;
+    for (int64_t r = 0; r < p.total; ++r)
+      together.push_back(p.result(r));
+    const FfnGroup& many = p.groups[1];
+    for (const size_t r : {size_t{0}, size_t{255}, size_t{256}, size_t{400}, size_t{512}}) {
+      const std::array alone = {FfnGroup{
+          .weights = many.weights, .in = many.in.subspan(r, 1), .out = many.out.subspan(r, 1)}};
+      ffn.forward(alone);
+      ASSERT_EQ(p.result(3 + static_cast<int64_t>(r)), together[3 + r])
+          << name(format) << " row " << r;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Levels, FfnAt, testing::ValuesIn(supported_isas()), [](const auto& info) {
   return std::string(name(info.param));
 });

@@ -1,10 +1,12 @@
 #include "math/gemm.h"
 
 #include "base/thread_pool.h"
+#include "math/panel_product.h"
 #include "math/test_matrices.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -131,15 +133,20 @@ TEST_P(Gemm, GivesARowTheSameBitsWhateverTheRowsAroundItThePanelsAndTheThreads) 
 
 TEST_P(Gemm, GivesTheSameBitsBeyondOneBlockOfRows) {
   if (GetParam() == Isa::kScalar) GTEST_SKIP() << "no blocks";
-  constexpr int64_t kRows = 2 * 256 + 3;
+  constexpr int64_t kRows = 2 * kRowBlockMax + 3;
   constexpr int64_t kK = 320;
+  ThreadPool pool({.num_threads = 2});
   for (const Pairing& pairing : kPairings) {
     const Packed w(TestMatrix(64, kK, 31).source(), pairing.weights);
     RowBuffer buffer(pairing.rows, kRows, kK);
     const Rows rows = buffer.encode(table(), random_matrix(kRows, kK, 32).view());
     Matrix<float> all(kRows, 64);
+    Matrix<float> by_threads(kRows, 64);
     Matrix<float> one(1, 64);
     gemm(table(), w.matrix(), rows, {.begin = 0, .end = 1}, all.view());
+    parallel_gemm(pool, table(), w.matrix(), rows, by_threads.view());
+    ASSERT_EQ(std::memcmp(by_threads.data(), all.data(), kRows * 64 * 4), 0)
+        << label(pairing, GetParam());
     for (const int64_t r : {0, 15, 16, 255, 256, 300, 511, 512, 514}) {
       gemm(table(), w.matrix(), rows.slice(r, 1), {.begin = 0, .end = 1}, one.view());
       ASSERT_EQ(std::memcmp(all.row(r).data(), one.row(0).data(), 64 * 4), 0)
@@ -167,26 +174,30 @@ TEST_P(Gemm, TakesRowsFromAnywhere) {
 }
 
 TEST_P(Gemm, LosesNoMoreThanDenormalsToInstructionsThatFlushThem) {
-  // 0x1p-130 is a denormal in bf16 and f32; vdpbf16ps and tiles may take it for zero.
+  // Input 0 meets the least normal value, which counts; the others a denormal, which vdpbf16ps and
+  // tiles may take for zero. All sums are exact.
   constexpr int64_t kK = 64;
-  Matrix<float> tiny(64, kK);
-  for (int64_t n = 0; n < 64; ++n) {
-    for (float& value : tiny.row(n))
-      value = 0x1p-130F;
-    tiny(n, 0) = 1.0F;
-  }
+  Matrix<float> tiny(1, kK);
+  std::ranges::fill(tiny.row(0), 0x1p-130F);
+  tiny(0, 0) = 0x1p-126F;
   const Packed w({.dtype = SourceMatrix::Dtype::kF32,
-                  .n = 64,
+                  .n = 1,
                   .k = kK,
                   .data = reinterpret_cast<const std::byte*>(tiny.data())},
                  WeightFormat::kBf16);
   Matrix<float> x(1, kK);
-  for (float& value : x.row(0))
-    value = 0x1p120F;
-  RowBuffer buffer(RowFormat::kBf16, 1, kK);
-  Matrix<float> out(1, 64);
-  gemm(table(), w.matrix(), buffer.encode(table(), x.view()), {.begin = 0, .end = 1}, out.view());
-  EXPECT_NEAR(out(0, 63), 0x1p120F, 0x1p120F * kK * 0x1p-126F);
+  std::ranges::fill(x.row(0), 0x1p120F);
+  for (const RowFormat format : {RowFormat::kF32, RowFormat::kBf16}) {
+    RowBuffer buffer(format, 1, kK);
+    Matrix<float> out(1, 1);
+    gemm(table(), w.matrix(), buffer.encode(table(), x.view()), {.begin = 0, .end = 1}, out.view());
+    const float all = 0x1p-6F + 63 * 0x1p-10F;
+    if (format == RowFormat::kF32) {
+      EXPECT_EQ(out(0, 0), all);
+    } else {
+      EXPECT_TRUE(out(0, 0) == all || out(0, 0) == 0x1p-6F) << out(0, 0);
+    }
+  }
 }
 
 TEST_P(Gemm, MultipliesAll256Fp8CodesExactly) {
@@ -241,6 +252,24 @@ TEST_P(Gemm, SumsInt8ExactlyUpToItsExtremes) {
   Matrix<float> out(1, 1);
   gemm(table(), w.matrix(), buffer.encode(table(), x.view()), {.begin = 0, .end = 1}, out.view());
   EXPECT_EQ(out(0, 0), static_cast<float>(-127 * 127 * kK));
+}
+
+// What gemm_int-inl.h says of its sums: int8 is the same at every level, int4 from AVX2 on (plain
+// C++ has no fma). Ranks of different levels still refuse each other: their other numbers differ.
+TEST_P(Gemm, OfWholeNumbersGivesTheBitsOfEveryOtherLevel) {
+  constexpr int64_t kK = 1100;
+  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    const Isa judge = format == WeightFormat::kInt8 ? Isa::kScalar : Isa::kAvx2;
+    if (!is_supported(judge) || GetParam() < judge) continue;
+    const Packed w(TestMatrix(100, kK, 51).source(), format);
+    RowBuffer buffer(RowFormat::kInt8, 13, kK);
+    const Rows rows = buffer.encode(table(), random_matrix(13, kK, 52).view());
+    Matrix<float> expected(13, 100);
+    Matrix<float> out(13, 100);
+    gemm(kernels(judge), w.matrix(), rows, {.begin = 0, .end = 2}, expected.view());
+    gemm(table(), w.matrix(), rows, {.begin = 0, .end = 2}, out.view());
+    ASSERT_EQ(std::memcmp(out.data(), expected.data(), 13 * 100 * 4), 0) << name(format);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, Gemm, testing::ValuesIn(supported_isas()), [](const auto& info) {
