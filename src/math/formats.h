@@ -9,8 +9,8 @@
 
 namespace wideep::math {
 
-inline constexpr int64_t kScaleBlock =
-    128;  // side of an fp8 weight block; columns of an fp8 row scale
+// Side of an fp8 weight block; columns of an fp8 row scale.
+inline constexpr int64_t kScaleBlock = 128;
 inline constexpr int64_t kInt4Group = 32;
 inline constexpr float kFp8Max = 448.0F;
 

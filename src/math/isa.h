@@ -11,7 +11,7 @@ namespace wideep::math {
 // In ascending order; a machine that has one has all below it.
 enum class Isa {
   kScalar,      // plain C++: the reference, any x86-64
-  kAvx2,        // AVX2 + FMA + F16C
+  kAvx2,        // AVX2 + FMA + F16C + BMI2
   kAvx512,      // AVX-512 F/BW/DQ/VL + VNNI
   kAvx512Bf16,  // + BF16 and VBMI
   kAmx,         // + AMX-BF16 and AMX-INT8
