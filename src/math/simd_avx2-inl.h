@@ -1,4 +1,4 @@
-// Eight floats at a time: what the elementwise and attention kernels are written in, for AVX2 + FMA.
+// Eight floats at a time: what the elementwise and attention kernels are written in, for AVX2.
 // In an unnamed namespace, so that no wide instruction ends up in a symbol that others link to.
 #pragma once
 
