@@ -68,14 +68,23 @@ void GroupFlags::declare(OptionSet& options) {
   options.add("--data-parallel-hybrid-lb", &hybrid_lb,
               {.group = kGroup,
                .help = "Each host has an API, which balances over the ranks of that host; so it "
-                       "is also where --data-parallel-start-rank is given without --headless."});
+                       "is also where --data-parallel-start-rank is given without --headless.",
+               .alias = "-dph"});
   options.add("--headless", &headless,
               {.group = kGroup,
                .help = "No API here: that of the host of rank 0 balances over the ranks of this "
                        "host too. --host, --port and keys of clients mean nothing then."});
   options.refuse("--data-parallel-external-lb", "give --data-parallel-rank");
-  options.refuse("--data-parallel-multi-port-external-lb", "give --data-parallel-rank");
-  options.refuse("--data-parallel-supervisor-port", "give --data-parallel-rank");
+  options.add("--data-parallel-multi-port-external-lb", &multi_port_lb,
+              {.group = kGroup,
+               .help = "Each rank of this host has an API and /metrics of its own, at --port plus "
+                       "its place on the host, and nobody balances. All of them end with the "
+                       "first that ends.",
+               .alias = "-dpm"});
+  options.add("--data-parallel-supervisor-port", &supervisor_port,
+              {.group = kGroup,
+               .help = "Where /health, /ready and /readyz then tell whether all ranks of this host "
+                       "serve; 0: a port that is free."});
   options.refuse("--data-parallel-backend", "ranks are processes", {"mp"});
   options.add("--enable-expert-parallel", &expert_parallel,
               {.group = kGroup,
@@ -184,8 +193,8 @@ Result<GroupPlan> GroupFlags::resolve(const std::optional<LwsEnvironment>& lws) 
   return plan;
 }
 
-// One for all hosts, as vLLM has it, unless each is to have its own: by --data-parallel-hybrid-lb,
-// or because it is told its first rank.
+// One for all hosts, as vLLM has it, unless each is to have its own (by --data-parallel-hybrid-lb,
+// or because it is told its first rank), or each rank is.
 Status GroupFlags::choose_door(GroupPlan& plan, bool has_lws) const {
   const bool is_first = plan.first_local == 0;
   if (headless && (plan.rank || hybrid_lb || is_first))
@@ -194,6 +203,21 @@ Status GroupFlags::choose_door(GroupPlan& plan, bool has_lws) const {
         "--data-parallel-hybrid-lb: they have an API");
   if (headless && has_lws && plan.num_local == 1)
     return invalid_argument("--headless: under LeaderWorkerSet a pod of one rank has its own API");
+  if (multi_port_lb) {
+    for (const auto& [is_given, flag] :
+         {std::pair{plan.rank.has_value(), "--data-parallel-rank"},
+          std::pair{hybrid_lb, "--data-parallel-hybrid-lb"}, std::pair{headless, "--headless"}})
+      if (is_given)
+        return invalid_argument(
+            "--data-parallel-multi-port-external-lb starts the ranks of this host, each with its "
+            "API: {} says otherwise",
+            flag);
+    plan.door = Door::kEachRank;
+    return {};
+  }
+  if (supervisor_port != kSupervisorPort)
+    return invalid_argument(
+        "--data-parallel-supervisor-port is for --data-parallel-multi-port-external-lb");
   if (plan.rank) return {};
   const bool tells_start = start_rank >= 0 || has_lws;
   const bool is_one_for_all =

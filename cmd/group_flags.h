@@ -31,9 +31,10 @@ struct LwsEnvironment {
 
 // Which ranks answer at the API of a process that starts ranks.
 enum class Door {
-  kOwnRanks,  // those of its host; each host has such a door
-  kAllRanks,  // those of all hosts: it is the first, and waits for the others
-  kElsewhere  // it has none: the first host's door has its ranks too
+  kOwnRanks,   // those of its host; each host has such a door
+  kAllRanks,   // those of all hosts: it is the first, and waits for the others
+  kElsewhere,  // it has none: the first host's door has its ranks too
+  kEachRank    // it has none: each rank has an API of its own
 };
 
 // Which ranks there are and what this process has to do with them.
@@ -55,6 +56,8 @@ struct GroupPlan {
 };
 
 struct GroupFlags {
+  static constexpr int64_t kSupervisorPort = 9256;  // vLLM's
+
   int64_t size = 0;        // --data-parallel-size; 0: not given
   int64_t size_local = 0;  // 0: not given
   int64_t rank = -1;       // -1: not given
@@ -63,6 +66,8 @@ struct GroupFlags {
   int64_t rpc_port = 29550;
   std::string host;  // this host, as the other ranks reach it; "": the way to the leader tells
   bool hybrid_lb = false;
+  bool multi_port_lb = false;
+  int64_t supervisor_port = kSupervisorPort;
   bool headless = false;
   bool expert_parallel = false;
   int64_t node_id = -1;

@@ -76,6 +76,26 @@ TEST(GroupFlags, GiveAHeadlessHostNone) {
   EXPECT_EQ(plan.meeting_of_doors.to_string(), "10.0.0.1:29551");
 }
 
+TEST(GroupFlags, GiveEachRankOfAHostADoorOfItsOwn) {
+  const GroupPlan all = plan_of({.size = 4, .multi_port_lb = true});
+  EXPECT_EQ(all.door, Door::kEachRank);
+  EXPECT_FALSE(all.rank);
+  // On each of several hosts, the first or not; also where a host, or a pod, has one rank.
+  for (const int64_t start : {0, 2})
+    EXPECT_EQ(plan_of({.size = 4,
+                       .size_local = 2,
+                       .start_rank = start,
+                       .address = "10.0.0.1",
+                       .multi_port_lb = true})
+                  .door,
+              Door::kEachRank);
+  const LwsEnvironment lws{.leader_address = "m-0.m.ns", .group_size = 3, .worker_index = 1};
+  const GroupPlan pod = plan_of({.multi_port_lb = true}, lws);
+  EXPECT_EQ(pod.door, Door::kEachRank);
+  EXPECT_EQ(pod.first_local, 1);
+  EXPECT_FALSE(pod.rank);
+}
+
 TEST(GroupFlags, CountRanksThatMeetOnThisHostAsItsOwn) {
   EXPECT_EQ(plan_of({.size = 3, .rank = 2}).num_local, 3);
   EXPECT_EQ(plan_of({.size = 3, .rank = 2, .address = "unix:/tmp/x"}).num_local, 3);

@@ -15,7 +15,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -28,9 +27,6 @@ using launcher::GroupState;
 using launcher::GroupStatus;
 
 constexpr std::chrono::milliseconds kLookForReady{50};
-// How long ranks whose peer is gone may take to tell their clients. A stopped rank is noticed after
-// the liveness deadline, by then the others have ended.
-constexpr std::chrono::milliseconds kFarewell{3'000};
 
 constexpr const char* kPickerConfig = R"(apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
@@ -80,7 +76,7 @@ class RankLauncher {
     thread.join();
     if (outcome) return kExitOk;
     log_error("{}", outcome.error().message);
-    return exit_status();
+    return exit_status_of(supervisor_->status());
   }
 
  private:
@@ -105,7 +101,7 @@ class RankLauncher {
         .key = launcher::door_key(options_.key),
         .num_ranks = plan.num_ranks,
         .own = {.first = plan.first_local, .count = plan.num_local},
-        .socket_of = [this](int32_t rank) { return place_of(rank).socket; },
+        .socket_of = [this](int32_t rank) { return place_of(rank).address.path; },
         .on_change = [this] { loop_.post([this] { on_other_hosts(); }); },
         .connections_max = static_cast<int>(options_.listen.connections_max)};
     WD_ASSIGN_OR_RETURN(host_door_, launcher::HostDoor::create(std::move(door)));
@@ -122,7 +118,7 @@ class RankLauncher {
         .key = launcher::door_key(options_.key),
         .num_ranks = plan.num_ranks,
         .ranks = {.first = plan.first_local, .count = plan.num_local},
-        .socket_of = [this](int32_t rank) { return place_of(rank).socket; },
+        .socket_of = [this](int32_t rank) { return place_of(rank).address.path; },
         .connections_max = static_cast<int>(options_.listen.connections_max)});
     return {};
   }
@@ -157,60 +153,32 @@ class RankLauncher {
     return {};
   }
 
-  // One group whose ranks share experts, or a group for each rank.
   Status add_groups() {
-    std::error_code problem;
-    const std::string program = std::filesystem::read_symlink("/proc/self/exe", problem).string();
-    if (problem) return error(ErrorCode::kUnavailable, "/proc/self/exe: {}", problem.message());
-    launcher::SupervisorOptions supervisor;
-    supervisor.stop_grace = options_.listen.shutdown_timeout + kFarewell;
-    supervisor.on_line = [](const std::string& member, const std::string& line) {
-      fmt::print(stderr, "{}: {}\n", member, line);
-    };
+    launcher::SupervisorOptions supervisor = rank_supervision(options_.listen.shutdown_timeout);
     supervisor.on_change = [this](const GroupStatus& status) { on_change(status); };
     supervisor_ = std::make_unique<launcher::Supervisor>(std::move(supervisor));
     const GroupPlan& plan = options_.plan;
     std::vector<RankPlace> places;
-    std::vector<launcher::ProcessSpec> members;
-    for (int32_t i = 0; i < plan.num_local; ++i) {
+    for (int32_t i = 0; i < plan.num_local; ++i)
       places.push_back(place_of(plan.first_local + i));
-      members.push_back(member_at(places.back(), program));
-    }
-    if (plan.is_group()) {
-      add("ranks", std::move(members), std::move(places));
-    } else {
-      for (size_t i = 0; i < places.size(); ++i)
-        add(fmt::format("rank-{}", places[i].rank), {members[i]}, {places[i]});
+    WD_ASSIGN_OR_RETURN(std::vector<launcher::GroupSpec> specs,
+                        rank_groups(plan, places, options_.arguments));
+    auto next = places.begin();
+    for (launcher::GroupSpec& spec : specs) {
+      const auto end = next + static_cast<ptrdiff_t>(spec.members.size());
+      groups_.push_back({spec.name, {next, end}});
+      next = end;
+      supervisor_->add(std::move(spec));
     }
     return {};
   }
 
-  launcher::ProcessSpec member_at(const RankPlace& place, const std::string& program) const {
-    launcher::ProcessSpec member{.name = fmt::format("rank {}", place.rank),
-                                 .command = {program},
-                                 .environment = {},
-                                 .dropped_prefix = "WIDEEP_"};
-    const std::vector<std::string> arguments = options_.arguments(place);
-    member.command.insert(member.command.end(), arguments.begin(), arguments.end());
-    return member;
-  }
-
-  void add(const std::string& name,
-           std::vector<launcher::ProcessSpec> members,
-           std::vector<RankPlace> places) {
-    launcher::GroupSpec group{.name = name, .members = std::move(members), .farewell = kFarewell};
-    group.restart.hopeless_codes = {kExitUsage, kExitBadModel};
-    groups_.push_back({name, std::move(places)});
-    supervisor_->add(std::move(group));
-  }
-
   RankPlace place_of(int32_t rank) const {
     const std::string base = fmt::format("{}/rank-{}", folder_->path(), rank);
-    const bool meets_here = options_.plan.is_on_one_host();
     return {.rank = rank,
-            .socket = base,
+            .address = net::Address::unix_socket(base),
             .ready_file = base + ".ready",
-            .meeting = meets_here ? fmt::format("unix:{}/meeting", folder_->path()) : ""};
+            .meeting = own_meeting(options_.plan, folder_->path())};
   }
 
   // On the supervisor's thread.
@@ -255,7 +223,7 @@ class RankLauncher {
 
   static epp::EndpointSpec endpoint_at(const RankPlace& place) {
     return {.name = fmt::format("rank-{}", place.rank),
-            .address = net::Address::unix_socket(place.socket),
+            .address = place.address,
             .labels = {{std::string(epp::kRankLabel), std::to_string(place.rank)}}};
   }
 
@@ -294,15 +262,6 @@ class RankLauncher {
 
   const std::vector<RankPlace>& places_of(const std::string& name) const {
     return std::ranges::find(groups_, name, &Group::name)->places;
-  }
-
-  // What the ranks failed with, when that says more than that they have.
-  int exit_status() const {
-    for (const GroupStatus& status : supervisor_->status()) {
-      const int code = status.last_exit.code;
-      if (code == kExitUsage || code == kExitBadModel || code == kExitGroupEnded) return code;
-    }
-    return kExitFailed;
   }
 
   struct Group {

@@ -15,24 +15,14 @@
 #include "base/result.h"
 #include "cmd/group_flags.h"
 #include "cmd/listen_options.h"
+#include "cmd/rank_processes.h"
 #include "fabric/tls.h"
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
-#include <vector>
 
 namespace wideep::cmd {
-
-// What one rank's process is told, besides what all are told.
-struct RankPlace {
-  int32_t rank = 0;
-  std::string socket;      // where it serves its API
-  std::string ready_file;  // what it writes when it does
-  // Where the ranks meet; "": as the plan says.
-  std::string meeting;
-};
 
 struct RankLauncherOptions {
   GroupPlan plan;
@@ -41,8 +31,7 @@ struct RankLauncherOptions {
   std::string what;                         // is served, for the log
   int64_t max_num_seqs = 64;
   bool moves_kv = false;  // requests may carry kv_transfer_params to the ranks
-  // The arguments with which this program becomes that rank.
-  std::function<std::vector<std::string>(const RankPlace& place)> arguments;
+  RankArguments arguments;
 };
 
 // Serves until SIGTERM or SIGINT; the exit status then, which is that of the ranks if they cannot

@@ -5,6 +5,7 @@
 #include "cmd/listen_options.h"
 #include "cmd/rank_launcher.h"
 #include "cmd/rank_server.h"
+#include "cmd/rank_supervisor.h"
 #include "cmd/run_until_signal.h"
 #include "cmd/verb.h"
 
@@ -84,18 +85,30 @@ class Serve final : public Verb {
   int serve_group(const GroupPlan& plan) {
     if (metrics_port_ > 0)
       return fail({ErrorCode::kInvalidArgument,
-                   "--metrics-port is for one rank; the door of several has /metrics"},
+                   "--metrics-port is for one rank; several have /metrics where their API is"},
                   kExitUsage);
+    const auto arguments = [&](const RankPlace& place) { return arguments_of(plan, place); };
+    if (plan.door == Door::kEachRank) {
+      const RankSupervisorOptions supervise{.plan = plan,
+                                            .listen = listen_,
+                                            .port = group_.supervisor_port,
+                                            .what = rank_.engine.model_path,
+                                            .start_timeout = group_.start_timeout,
+                                            .arguments = arguments};
+      if (const Status ports = check_ports(supervise); !ports)
+        return fail(ports.error(), kExitUsage);
+      const Result<int> status = supervise_ranks(supervise);
+      return status ? *status : fail(status.error());
+    }
     auto key = group_.key();
     if (!key) return fail(key.error(), kExitUsage);
-    RankLauncherOptions launch{.plan = plan,
-                               .key = *std::move(key),
-                               .listen = listen_,
-                               .what = rank_.engine.model_path,
-                               .max_num_seqs = rank_.engine.engine.max_num_seqs,
-                               .moves_kv = rank_.kv.has_value(),
-                               .arguments = {}};
-    launch.arguments = [&](const RankPlace& place) { return arguments_of(plan, place); };
+    const RankLauncherOptions launch{.plan = plan,
+                                     .key = *std::move(key),
+                                     .listen = listen_,
+                                     .what = rank_.engine.model_path,
+                                     .max_num_seqs = rank_.engine.engine.max_num_seqs,
+                                     .moves_kv = rank_.kv.has_value(),
+                                     .arguments = arguments};
     const Result<int> status = serve_ranks(launch);
     return status ? *status : fail(status.error());
   }
@@ -103,10 +116,11 @@ class Serve final : public Verb {
   // This command line as that rank's: the door's flags stay here.
   std::vector<std::string> arguments_of(const GroupPlan& plan, const RankPlace& place) {
     const auto own = std::tuple(listen_, group_, metrics_port_);
-    listen_.uds = place.socket;
+    listen_.uds = place.address.path;
+    listen_.port = place.address.port;
     listen_.ready_file = place.ready_file;
     listen_.api_keys.clear();
-    listen_.api_key_file.clear();
+    listen_.api_key_file = place.api_key_file;
     metrics_port_ = 0;
     group_.size = plan.num_ranks;
     group_.size_local = plan.num_local;
@@ -114,6 +128,8 @@ class Serve final : public Verb {
     group_.rank = place.rank;
     group_.headless = false;
     group_.hybrid_lb = false;
+    group_.multi_port_lb = false;
+    group_.supervisor_port = GroupFlags::kSupervisorPort;
     group_.address = plan.leader.is_unix() ? plan.leader.to_string() : plan.leader.host;
     if (!place.meeting.empty()) group_.address = place.meeting;
     std::vector<std::string> arguments = options.arguments();

@@ -76,6 +76,16 @@ Result<ApiKeys> ApiKeys::load(const std::vector<std::string>& keys, const std::s
   return result;
 }
 
+std::string ApiKeys::file_text() const {
+  std::string text;
+  for (const Key& key : keys_) {
+    std::string name = key.name;
+    std::ranges::replace(name, ' ', '-');
+    text += fmt::format("{} {}{}\n", name, kDigestPrefix, to_hex(key.digest));
+  }
+  return text;
+}
+
 std::optional<std::string_view> ApiKeys::caller(const Headers& headers) const {
   if (keys_.empty()) return "";
   std::string_view key = headers.get("x-api-key");

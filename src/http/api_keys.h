@@ -27,6 +27,9 @@ class ApiKeys {
 
   bool empty() const { return keys_.empty(); }
 
+  // The text of a key file with all of them: digests, not the keys. Spaces of a name become '-'.
+  std::string file_text() const;
+
   // The name of the key in `authorization: Bearer KEY` (or `x-api-key: KEY`); nothing if it is none
   // of ours. With no keys at all everybody is "".
   std::optional<std::string_view> caller(const Headers& headers) const;

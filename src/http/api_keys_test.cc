@@ -33,6 +33,18 @@ TEST(ApiKeys, NamesTheCallerByEitherHeader) {
   EXPECT_FALSE(keys->caller({}));
 }
 
+TEST(ApiKeys, PassOnAsAFileThatDoesNotTellThem) {
+  const auto keys = ApiKeys::load({"flag#1"}, key_file("keys", "ann secret-a\n"));
+  ASSERT_TRUE(keys) << keys.error().message;
+  const std::string text = keys->file_text();
+  EXPECT_EQ(text.find("secret-a"), std::string::npos);
+  const auto again = ApiKeys::load({}, key_file("again", text));
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->caller({{"authorization", "Bearer secret-a"}}), "ann");
+  EXPECT_EQ(again->caller({{"authorization", "Bearer flag#1"}}), "key-1");
+  EXPECT_FALSE(again->caller({{"authorization", "Bearer wrong"}}));
+}
+
 TEST(ApiKeys, RefusesFilesThatAreOpenEmptyOrMalformed) {
   EXPECT_FALSE(ApiKeys::load({}, key_file("open", "a b\n", 0644)));
   EXPECT_FALSE(ApiKeys::load({}, key_file("empty", "# none\n")));

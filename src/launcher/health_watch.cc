@@ -81,7 +81,9 @@ class HealthWatch::Core : public std::enable_shared_from_this<Core> {
     }
     judge(i, group);
     if (!watched.asking_health) ask_health(i);
-    if (members_[i].kind == Member::Kind::kRank && !watched.asking_metrics) ask_metrics(i);
+    if (options_.collect_metrics && members_[i].kind == Member::Kind::kRank &&
+        !watched.asking_metrics)
+      ask_metrics(i);
   }
 
   void judge(size_t i, const GroupStatus& group) {

@@ -29,6 +29,7 @@ struct HealthWatchOptions {
   std::chrono::milliseconds unhealthy_after{20'000};
   std::chrono::milliseconds start_timeout{1'800'000};
   int64_t body_bytes_max = 4 << 20;
+  bool collect_metrics = true;     // of ranks
   std::function<void()> on_round;  // after each round of answers, on the loop's thread
 };
 
