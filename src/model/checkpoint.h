@@ -1,6 +1,6 @@
 // A checkpoint folder: config.json and safetensors files, with an index or a single one. Opening it
 // reads headers only and checks that every tensor the config calls for is there with the right
-// dtype and shape; the values are checked where they are loaded (load_matrix.h).
+// dtype and shape; the values are checked where they are loaded (matrix_reader.h).
 //
 // Messages name the file and the tensor. Extra tensors are allowed. Thread: read-only once open.
 #pragma once

@@ -1,6 +1,8 @@
 #include "model/config.h"
 
 #include "base/file.h"
+#include "ep/exchange_layout.h"
+#include "ep/placement.h"
 #include "model/config_keys.h"
 
 #include <algorithm>
@@ -15,11 +17,10 @@ constexpr IntRange kLayers{1, 1024};
 constexpr IntRange kHeads{1, 4096};
 constexpr IntRange kHeadDim{1, 8192};
 constexpr IntRange kVocab{1, 1 << 22};
-constexpr IntRange kExperts{1, 8192};
+constexpr IntRange kExperts{1, ep::kExpertsMax};
 constexpr IntRange kGroups{1, kRouterGroupsMax};
 constexpr IntRange kTokenId{0, INT32_MAX};
 constexpr IntRange kPositions{1, int64_t{1} << 30};
-constexpr int64_t kTopKMax = 64;
 
 enum class Family : uint8_t { kDeepSeekV3, kDeepSeekV2, kQwen3Moe };
 
@@ -153,7 +154,7 @@ void read_common(ConfigKeys& keys, ModelConfig& config) {
   config.rms_norm_eps = keys.number("rms_norm_eps", {0, 1});
   config.tie_word_embeddings = keys.boolean_or("tie_word_embeddings", false);
   config.moe_intermediate_size = keys.integer("moe_intermediate_size", kWidth);
-  config.router.top_k = keys.integer("num_experts_per_tok", {1, kTopKMax});
+  config.router.top_k = keys.integer("num_experts_per_tok", {1, ep::kTopKMax});
   config.rope = read_rope(keys);
   config.quantization = read_quantization(keys);
   if (keys.has("bos_token_id")) {

@@ -1,6 +1,7 @@
 #include "model/config.h"
 
 #include "base/file.h"
+#include "ep/placement.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -135,6 +136,9 @@ TEST(Config, NamesTheKeyThatIsMissingWrongOrOutOfRange) {
   EXPECT_THAT(message_with("rms_norm_eps", "small"), HasSubstr("'rms_norm_eps'"));
   EXPECT_THAT(message_with("qk_rope_head_dim", 15), HasSubstr("'qk_rope_head_dim': must be even"));
   EXPECT_THAT(message_with("eos_token_id", "end"), HasSubstr("'eos_token_id'"));
+  // More than a placement can hold.
+  EXPECT_THAT(message_with("n_routed_experts", ep::kExpertsMax + 1),
+              HasSubstr("'n_routed_experts'"));
 }
 
 TEST(Config, RefusesWhatIsNotImplementedByName) {
