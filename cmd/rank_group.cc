@@ -43,8 +43,8 @@ std::vector<std::vector<ExpertId>> slots_of(const ep::Placement& placement,
   std::vector<std::vector<ExpertId>> slots(static_cast<size_t>(placement.num_layers()));
   for (int32_t layer = 0; layer < placement.num_layers(); ++layer) {
     if (!config.is_moe(layer)) continue;
-    for (const ExpertId expert : placement.layer(LayerId{layer}).experts_of(rank))
-      if (expert != ep::kNoExpert) slots[static_cast<size_t>(layer)].push_back(expert);
+    const auto experts = placement.layer(LayerId{layer}).experts_of(rank);
+    slots[static_cast<size_t>(layer)].assign(experts.begin(), experts.end());
   }
   return slots;
 }

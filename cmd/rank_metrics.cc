@@ -78,10 +78,9 @@ struct RankMetrics::Series {
       const MetricLabels of_layer = with(labels, "layer", std::to_string(layer));
       layers[layer].counter = &registry.counter(
           "wideep:expert_rows_total", "Rows that this rank's experts computed.", of_layer);
-      const auto slots = group.placement().layer(LayerId{layer}).experts_of(group.fabric().rank());
+      const auto own = group.placement().layer(LayerId{layer}).experts_of(group.fabric().rank());
       registry.gauge("wideep:local_experts", "Experts that live on this rank.", of_layer)
-          .set(static_cast<double>(slots.size()) -
-               static_cast<double>(std::ranges::count(slots, ep::kNoExpert)));
+          .set(static_cast<double>(own.size()));
     }
     for (int32_t r = 0; r < shape.num_ranks(); ++r) {
       const MetricLabels peer = with(labels, "peer", std::to_string(r));

@@ -61,7 +61,7 @@ Result<std::optional<StepWish>> parse_step(const std::optional<fabric::Signal>& 
 // What an entry of a list may name.
 struct EntryLimits {
   int64_t tokens_max = 0;
-  int64_t num_slots = 0;
+  int64_t num_slots = 0;  // that hold an expert
   int64_t top_k = 0;
 };
 

@@ -35,12 +35,11 @@ Json ExpertLoad::to_json(const Placement& placement, RankId rank, int64_t row_by
     const LayerPlacement& layer = placement.layer(LayerId{l});
     Json experts{Json::Array{}};
     bool any = false;
-    for (int32_t s = 0; s < layer.slots_per_rank(); ++s) {
-      const ExpertId expert = layer.expert_at({rank, SlotId{s}});
-      if (expert == kNoExpert) continue;
-      const int64_t rows = computed(LayerId{l}, SlotId{s});
+    int32_t slot = 0;
+    for (const ExpertId expert : layer.experts_of(rank)) {
+      const int64_t rows = computed(LayerId{l}, SlotId{slot});
       any |= rows > 0;
-      experts.append(Json::Object{{"expert", index(expert)}, {"slot", s}, {"rows", rows}});
+      experts.append(Json::Object{{"expert", index(expert)}, {"slot", slot++}, {"rows", rows}});
     }
     Json sent_to{Json::Array{}};
     for (int32_t r = 0; r < num_ranks_; ++r) {

@@ -238,6 +238,43 @@ TEST(FabricAllToAll, RanksThatRunDifferentLayersGetAnErrorThatNamesBoth) {
                              testing::HasSubstr("at layer 0")));
 }
 
+// Experts 6 and 7 live in slots 0 and 1 of rank 2, whose slot 2 is empty. What rank 0 has listed
+// there is changed before rank 2 looks.
+TEST(FabricAllToAll, AListThatNamesAnEmptySlotIsAnErrorThatNamesItsSender) {
+  const Scenario scenario{.num_ranks = 3, .num_experts = 8, .formats = kAllF32};
+  const SimGroup one = sim_group(scenario, {0, 0, 0});
+  const ExchangeLayout layout(one.options.shape, one.shape().node_of);
+  constexpr fabric::ChannelId kUnused = step_channel(3);
+  const auto report =
+      on_every_rank(one, [&](FabricAllToAll& exchange, fabric::Fabric& fabric) -> Status {
+        WD_TRY(exchange.begin_step({}));
+        const bool sends = fabric.rank() == RankId{0};
+        const Matrix<float> x(sends ? 1 : 0, scenario.hidden);
+        const std::vector<ExpertId> experts(sends ? 2 : 0, ExpertId{6});
+        const std::vector<float> weights(experts.size());
+        WD_TRY(exchange.start_dispatch(LayerId{0}, x.view(), {x.rows(), 2, experts, weights}));
+        if (sends) {
+          const ListEntry entry{.token = 0, .slot = 2, .k = 0};
+          std::memcpy(fabric.mapped(RankId{2}).data() + layout.list(RankId{0}), &entry,
+                      sizeof entry);
+          WD_TRY(fabric.signal(RankId{2}, kUnused, {.seq = 1}));
+        }
+        if (fabric.rank() == RankId{2}) {
+          const auto ready = [&] { return fabric.poll(RankId{0}, kUnused).has_value(); };
+          const auto what = [] { return std::string("the change"); };
+          const auto missing = [] { return std::vector{RankId{0}}; };
+          WD_TRY(fabric.wait({.ready = ready, .what = what, .missing = missing},
+                             fabric.clock().now() + seconds{60}));
+        }
+        WD_TRY(exchange.next_experts());
+        return {};
+      });
+  ASSERT_FALSE(report.status[2].has_value());
+  EXPECT_EQ(report.status[2].error().code, ErrorCode::kDataLoss);
+  EXPECT_THAT(report.status[2].error().message,
+              testing::AllOf(testing::HasSubstr("rank 0"), testing::HasSubstr("slot 2 (of 2)")));
+}
+
 TEST(FabricAllToAll, RefusesToStartWithAFabricThatDoesNotFit) {
   Scenario scenario{.num_ranks = 2, .formats = kAllF32};
   const SimGroup one = sim_group(scenario, {0, 0});

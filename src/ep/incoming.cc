@@ -109,8 +109,9 @@ Status Incoming::take_entries(RankId rank, int64_t end) {
   Source& source = sources_[at(rank)];
   const ExchangeShape& shape = exchange_.options.shape;
   const LayerPlacement& layer = exchange_.placement.layer(id_.layer);
-  const EntryLimits limits{
-      .tokens_max = shape.tokens_max, .num_slots = layer.slots_per_rank(), .top_k = shape.top_k};
+  const EntryLimits limits{.tokens_max = shape.tokens_max,
+                           .num_slots = std::ssize(layer.experts_of(exchange_.rank())),
+                           .top_k = shape.top_k};
   const std::byte* list = exchange_.fabric.arena().data() + exchange_.layout.list(rank);
   for (; source.arrived < end; ++source.arrived) {
     ListEntry entry;

@@ -19,15 +19,20 @@ Result<LayerPlacement> LayerPlacement::create(int32_t num_experts,
     return invalid_argument("{} slots per rank, at most {}", slots_per_rank, kSlotsPerRankMax);
   LayerPlacement placement;
   placement.num_ranks_ = num_ranks;
+  placement.num_filled_.resize(static_cast<size_t>(num_ranks));
   std::vector<std::vector<SlotAddress>> replicas(static_cast<size_t>(num_experts));
   for (int64_t p = 0; p < std::ssize(expert_of); ++p) {
     const ExpertId expert = expert_of[static_cast<size_t>(p)];
     if (expert == kNoExpert) continue;
     if (index(expert) < 0 || index(expert) >= num_experts)
       return invalid_argument("slot {} holds expert {} of {}", p, index(expert), num_experts);
-    replicas[static_cast<size_t>(index(expert))].push_back(
-        {RankId{static_cast<int32_t>(p / slots_per_rank)},
-         SlotId{static_cast<int32_t>(p % slots_per_rank)}});
+    const SlotAddress address{RankId{static_cast<int32_t>(p / slots_per_rank)},
+                              SlotId{static_cast<int32_t>(p % slots_per_rank)}};
+    size_t& num_filled = placement.num_filled_[static_cast<size_t>(index(address.rank))];
+    if (static_cast<int64_t>(num_filled) != index(address.slot))
+      return invalid_argument("slot {} is filled, the one before it is empty", p);
+    ++num_filled;
+    replicas[static_cast<size_t>(index(expert))].push_back(address);
   }
   placement.first_replica_.push_back(0);
   for (int32_t e = 0; e < num_experts; ++e) {

@@ -1,5 +1,5 @@
 // Where experts live. A logical expert has one or more replicas; each takes a slot, a place on a
-// rank. Every rank has the same number of slots per layer; a slot may be empty.
+// rank. Every rank has the same number of slots per layer; the last ones of a rank may be empty.
 //
 // Values; shared by all ranks of an epoch, compared by hash() at rendezvous.
 #pragma once
@@ -29,7 +29,7 @@ struct SlotAddress {
 class LayerPlacement {
  public:
   // expert_of: [num_ranks * slots_per_rank], kNoExpert for an empty slot. Every expert needs a
-  // slot.
+  // slot; on a rank empty slots stand last.
   static Result<LayerPlacement> create(int32_t num_experts,
                                        int32_t num_ranks,
                                        std::vector<ExpertId> expert_of);
@@ -48,11 +48,10 @@ class LayerPlacement {
                                           index(address.slot))];
   }
 
-  // Experts of one rank by slot.
+  // Experts of one rank by slot, without the empty slots behind them.
   std::span<const ExpertId> experts_of(RankId rank) const {
-    return std::span(expert_of_)
-        .subspan(static_cast<size_t>(index(rank) * slots_per_rank()),
-                 static_cast<size_t>(slots_per_rank()));
+    const auto r = static_cast<size_t>(index(rank));
+    return std::span(expert_of_).subspan(r * static_cast<size_t>(slots_per_rank()), num_filled_[r]);
   }
 
   // Where an expert lives, by rank ascending; never empty.
@@ -67,6 +66,7 @@ class LayerPlacement {
  private:
   int32_t num_ranks_ = 0;
   std::vector<ExpertId> expert_of_;
+  std::vector<size_t> num_filled_;     // slots of each rank
   std::vector<SlotAddress> replicas_;  // grouped by expert
   std::vector<size_t> first_replica_;  // [num_experts + 1]
 };

@@ -15,6 +15,7 @@ TEST(LayerPlacement, LinearGivesTheFirstRanksOneMoreWhereItDoesNotComeOutEven) {
   const SlotAddress home = placement.replicas(ExpertId{4}).front();
   EXPECT_EQ(home, (SlotAddress{RankId{1}, SlotId{1}}));
   EXPECT_EQ(placement.expert_at(home), ExpertId{4});
+  EXPECT_THAT(placement.experts_of(RankId{2}), testing::ElementsAre(ExpertId{6}, ExpertId{7}));
 }
 
 TEST(LayerPlacement, LinearPlacesFewerExpertsThanRanks) {
@@ -29,6 +30,13 @@ TEST(LayerPlacement, RefusesAnExpertWithoutASlotAndSlotsThatDoNotDivide) {
   EXPECT_FALSE(
       LayerPlacement::create(1, 1, std::vector<ExpertId>(static_cast<size_t>(kSlotsPerRankMax) + 1))
           .has_value());
+}
+
+// Whoever holds experts numbers them by slot.
+TEST(LayerPlacement, RefusesAnEmptySlotBeforeAFilledOne) {
+  constexpr ExpertId kA{0};
+  EXPECT_TRUE(LayerPlacement::create(1, 2, {kA, kNoExpert, kNoExpert, kNoExpert}).has_value());
+  EXPECT_FALSE(LayerPlacement::create(1, 2, {kA, kNoExpert, kNoExpert, kA}).has_value());
 }
 
 TEST(Placement, HashTellsPlacementsApart) {

@@ -11,8 +11,8 @@ namespace wideep::ep {
 inline std::vector<int32_t> experts(const LayerPlacement& placement) {
   std::vector<int32_t> all;
   for (int32_t rank = 0; rank < placement.num_ranks(); ++rank)
-    for (const ExpertId expert : placement.experts_of(RankId{rank}))
-      all.push_back(index(expert));
+    for (int32_t slot = 0; slot < placement.slots_per_rank(); ++slot)
+      all.push_back(index(placement.expert_at({RankId{rank}, SlotId{slot}})));
   return all;
 }
 

@@ -61,10 +61,8 @@ fabric::SimReport on_every_rank(std::string_view set,
     mine.weights.slots.resize(static_cast<size_t>(num_layers));
     for (int32_t layer = 0; layer < num_layers; ++layer) {
       if (!config.is_moe(layer)) continue;
-      for (const ExpertId expert : placement.layer(LayerId{layer}).experts_of(fabric.rank())) {
-        if (expert != ep::kNoExpert)
-          mine.weights.slots[static_cast<size_t>(layer)].push_back(expert);
-      }
+      const auto experts = placement.layer(LayerId{layer}).experts_of(fabric.rank());
+      mine.weights.slots[static_cast<size_t>(layer)].assign(experts.begin(), experts.end());
     }
     WD_ASSIGN_OR_RETURN(rank.model, load_model(folder(set), rank.pool, mine));
     WD_ASSIGN_OR_RETURN(rank.all_to_all,

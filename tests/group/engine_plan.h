@@ -80,8 +80,8 @@ inline model::LoadOptions load_options_of(const Plan& plan, RankId id) {
   for (int32_t layer = 0; layer < plan.placement.num_layers(); ++layer) {
     std::vector<ExpertId>& slots = load.weights.slots.emplace_back();
     if (!plan.config.is_moe(layer)) continue;
-    for (const ExpertId expert : plan.placement.layer(LayerId{layer}).experts_of(id))
-      if (expert != ep::kNoExpert) slots.push_back(expert);
+    const auto experts = plan.placement.layer(LayerId{layer}).experts_of(id);
+    slots.assign(experts.begin(), experts.end());
   }
   return load;
 }
