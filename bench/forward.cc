@@ -1,11 +1,12 @@
 // How fast a whole model computes, in shares of the machine measured in the same run.
 //
 //   forward_bench DIR [--quantization FORMAT] [--mla-prompt-form FORM] [--only TEXT] [--threads N]
-//                     [--rounds N] [--isa LEVEL]
+//                     [--rounds N] [--isa LEVEL] [--context TOKENS]
 //
 // DIR is a checkpoint, e.g. of `wideep make-checkpoint ds2 DIR`. Decode at several batch sizes
-// (every sequence its own random tokens, 64 of context) against the bytes that the step must read;
-// prefill against the arithmetic it must do. Prints JSON, with the share of each phase.
+// (every sequence its own random tokens; 64 of context, or more: then those before the last 64 are
+// copies of one sequence's) against the bytes that the step must read; prefill against the
+// arithmetic it must do. Prints JSON, with the share of each phase. --only may be given repeatedly.
 #include "base/check.h"
 #include "calibration.h"
 #include "ep/local_all_to_all.h"
@@ -19,9 +20,11 @@
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,16 +36,17 @@ using namespace std::string_literals;
 
 constexpr int64_t kBlockTokens = 64;
 constexpr int64_t kRowsMax = 2048;
-constexpr int64_t kContext = 64;
+constexpr int64_t kOwnContext = 64;  // tokens that a sequence at decode shares with no other
 constexpr int64_t kCalibrationBytes = int64_t{512} << 20;
 
 struct Options {
   std::string folder;
   std::string quantization;
-  std::string only;  // cases whose name contains this
+  std::vector<std::string> only;  // cases whose name contains one of these; none: all
   bool expanded_prompts = false;
   int threads = 2;
   int rounds = 5;
+  int64_t context = kOwnContext;  // tokens of each sequence at decode
   math::Isa isa = math::detect_isa();
 };
 
@@ -52,10 +56,12 @@ Options parse(int argc, char** argv) {
   for (int i = 2; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
     if (flag == "--quantization") options.quantization = argv[i + 1];
-    if (flag == "--only") options.only = argv[i + 1];
+    if (flag == "--only") options.only.emplace_back(argv[i + 1]);
     if (flag == "--mla-prompt-form") options.expanded_prompts = argv[i + 1] == "expanded"s;
     if (flag == "--threads") options.threads = std::atoi(argv[i + 1]);
     if (flag == "--rounds") options.rounds = std::atoi(argv[i + 1]);
+    if (flag == "--context")
+      options.context = std::max<int64_t>(kOwnContext, std::atoi(argv[i + 1]));
     if (flag == "--isa") options.isa = math::parse_isa(argv[i + 1]).value_or(options.isa);
   }
   return options;
@@ -103,15 +109,18 @@ class ForwardBench {
 
  private:
   // What one decode step of `batch` tokens reads: everything but the experts and the embedding,
-  // and the experts that so many random tokens touch on average.
+  // the experts that so many random tokens touch on average, and the cached context.
   double decode_bytes(int64_t batch) const {
     const ModelConfig& config = model_->config();
+    const kv::KvLayout layout = model_->kv_layout(kBlockTokens);
+    const int64_t token_bytes = layout.groups.front().block_bytes() / kBlockTokens;
     const double embedding = static_cast<double>(config.vocab_size * config.hidden_size * 2);
     const double share = 1 - std::pow(1 - static_cast<double>(config.router.top_k) /
                                               static_cast<double>(config.num_experts()),
                                       static_cast<double>(batch));
     return static_cast<double>(model_->other_bytes()) - embedding +
-           share * static_cast<double>(model_->expert_bytes());
+           share * static_cast<double>(model_->expert_bytes()) +
+           static_cast<double>(batch * options_.context * token_bytes);
   }
 
   // Multiply-adds of one token's weights, twice; the head only for the last token of a prompt.
@@ -139,12 +148,10 @@ class ForwardBench {
   }
 
   // One forward of `count` fresh tokens for each sequence; logits of each sequence's last row.
-  void forward(std::vector<GoldenSequence>& sequences, int64_t count) {
-    const int64_t layer_blocks = kRowsMax / kBlockTokens + 2;
+  void forward(std::span<GoldenSequence> sequences, int64_t count) {
     batch_.clear();
     for (GoldenSequence& sequence : sequences) {
-      while (static_cast<int64_t>(sequence.blocks.size()) * kBlockTokens <
-             std::min(sequence.length + count, layer_blocks * kBlockTokens))
+      while (std::ssize(sequence.blocks) * kBlockTokens < sequence.length + count)
         sequence.blocks.push_back(new_block());
       const int64_t first_row = batch_.num_rows();
       for (int64_t i = 0; i < count; ++i)
@@ -160,6 +167,26 @@ class ForwardBench {
     WD_CHECK(logits.has_value());
   }
 
+  // The context of sequences: computed for the first, but for the last tokens, and copied.
+  void fill(std::span<GoldenSequence> sequences) {
+    GoldenSequence& first = sequences.front();
+    while (first.length < options_.context - kOwnContext) {
+      const int64_t count = std::min(kRowsMax, options_.context - kOwnContext - first.length);
+      forward(sequences.first(1), count);
+      first.length += count;
+    }
+    for (GoldenSequence& sequence : sequences.subspan(1)) {
+      sequence.length = first.length;
+      for (const std::byte* block : first.blocks) {
+        sequence.blocks.push_back(new_block());
+        std::memcpy(sequence.blocks.back(), block, blocks_.back().size());
+      }
+    }
+    forward(sequences, kOwnContext);
+    for (GoldenSequence& sequence : sequences)
+      sequence.length = options_.context - 1;
+  }
+
   std::byte* new_block() {
     const kv::KvLayout layout = model_->kv_layout(kBlockTokens);
     blocks_.emplace_back(static_cast<size_t>(layout.groups.front().block_bytes()));
@@ -168,15 +195,16 @@ class ForwardBench {
   }
 
   bool wants(const std::string& name) const {
-    return name.find(options_.only) != std::string::npos;
+    const auto contains = [&](const std::string& text) {
+      return name.find(text) != std::string::npos;
+    };
+    return options_.only.empty() || std::ranges::any_of(options_.only, contains);
   }
 
   void add_decode(int64_t batch) {
     if (!wants(fmt::format("decode {}", batch))) return;
     auto sequences = std::make_shared<std::vector<GoldenSequence>>(static_cast<size_t>(batch));
-    forward(*sequences, kContext);
-    for (GoldenSequence& sequence : *sequences)
-      sequence.length = kContext - 1;
+    fill(*sequences);
     const std::string name = fmt::format("decode {}", batch);
     cases_.push_back({.name = name,
                       .work = decode_bytes(batch),

@@ -1,4 +1,4 @@
-// `wideep make-checkpoint`: a random checkpoint of a named shape, to measure speed without
+// `wideep make-checkpoint`: a random checkpoint of a given shape, to measure speed without
 // downloads.
 #include "model/make_checkpoint.h"
 
@@ -14,9 +14,10 @@ class MakeCheckpoint final : public Verb {
  public:
   MakeCheckpoint()
       : Verb("make-checkpoint",
-             "Write a random checkpoint of a named shape, to measure speed with.") {
+             "Write a random checkpoint of a given shape, to measure speed with.") {
     options.add_positional("SHAPE", &checkpoint_.shape,
-                           fmt::format("One of {}.", fmt::join(model::checkpoint_shapes(), ", ")),
+                           fmt::format("One of {}, or the path of a config.json.",
+                                       fmt::join(model::checkpoint_shapes(), ", ")),
                            true);
     options.add_positional("DIR", &checkpoint_.folder, "Where to write it.", true);
     options.add("--seed", &seed_, {.group = "Checkpoint", .help = "Same seed, same bytes."});

@@ -264,6 +264,30 @@ class Maker {
   int64_t done_ = 0;
 };
 
+// A shape of the list.
+Result<Json> find_shape(const MakeCheckpointOptions& options) {
+  const auto shape = std::ranges::find(kShapes, options.shape, &Shape::name);
+  if (shape == kShapes.end()) {
+    return invalid_argument("no shape '{}' (there are: {}, or the path of a config.json)",
+                            options.shape, fmt::join(checkpoint_shapes(), ", "));
+  }
+  WD_ASSIGN_OR_RETURN(Json config, parse_json(shape->family));
+  WD_ASSIGN_OR_RETURN(const Json sizes, parse_json(shape->sizes));
+  for (const auto& [key, value] : *sizes.as_object())
+    config.set(key, value);
+  return config;
+}
+
+// The shape of somebody's config.json; its number format is for `fp8` to say.
+Result<Json> read_shape(const MakeCheckpointOptions& options) {
+  constexpr int64_t kConfigBytesMax = 1 << 20;
+  WD_ASSIGN_OR_RETURN(const std::string text, read_file(options.shape, kConfigBytesMax));
+  WD_ASSIGN_OR_RETURN(Json config, parse_json(text));
+  if (!config.is_object()) return invalid_argument("{}: not an object", options.shape);
+  config.erase("quantization_config");
+  return config;
+}
+
 }  // namespace
 
 std::vector<std::string_view> checkpoint_shapes() {
@@ -274,15 +298,8 @@ std::vector<std::string_view> checkpoint_shapes() {
 }
 
 Result<std::string> checkpoint_config(const MakeCheckpointOptions& options) {
-  const auto shape = std::ranges::find(kShapes, options.shape, &Shape::name);
-  if (shape == kShapes.end()) {
-    return invalid_argument("no shape '{}' (there are: {})", options.shape,
-                            fmt::join(checkpoint_shapes(), ", "));
-  }
-  WD_ASSIGN_OR_RETURN(Json config, parse_json(shape->family));
-  WD_ASSIGN_OR_RETURN(const Json sizes, parse_json(shape->sizes));
-  for (const auto& [key, value] : *sizes.as_object())
-    config.set(key, value);
+  WD_ASSIGN_OR_RETURN(Json config,
+                      options.shape.ends_with(".json") ? read_shape(options) : find_shape(options));
   if (options.num_layers > 0) config.set("num_hidden_layers", options.num_layers);
   if (options.num_experts > 0) {
     const bool is_qwen = config.find("num_experts") != nullptr;

@@ -1,4 +1,4 @@
-// Random checkpoints of named shapes, so that speed can be measured without downloads. Weights are
+// Random checkpoints of given shapes, so that speed can be measured without downloads. Weights are
 // normal with the variance that keeps activations at unit scale; values depend on the seed and the
 // tensor's name alone, not on how the shards are cut.
 #pragma once
@@ -15,7 +15,7 @@
 namespace wideep::model {
 
 struct MakeCheckpointOptions {
-  std::string shape;   // one of checkpoint_shapes()
+  std::string shape;   // one of checkpoint_shapes(), or the path of a config.json (ends so)
   std::string folder;  // created; files of the same names are replaced
   uint64_t seed = 1;
   bool fp8 = false;         // linear weights as F8_E4M3 with 128 x 128 block scales, else BF16

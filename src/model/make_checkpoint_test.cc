@@ -1,5 +1,6 @@
 #include "model/make_checkpoint.h"
 
+#include "base/file.h"
 #include "ep/local_all_to_all.h"
 #include "model/golden_run.h"
 #include "model/load_model.h"
@@ -82,6 +83,20 @@ TEST_F(MakeCheckpoint, GivesModelsThatRun) {
     EXPECT_LT(deviation, 3);
     std::filesystem::remove_all(folder_);
   }
+}
+
+TEST_F(MakeCheckpoint, TakesTheShapeOfAConfigFile) {
+  std::filesystem::create_directories(folder_);
+  const std::string file = folder_ + "/shape.json";
+  const std::string named = *checkpoint_config({.shape = "tiny-qwen3", .fp8 = true});
+  ASSERT_TRUE(write_file(file, named));
+  EXPECT_EQ(*checkpoint_config({.shape = file, .fp8 = true}), named);
+  EXPECT_EQ(parse_config(*checkpoint_config({.shape = file}))->quantization, Quantization::kNone);
+  EXPECT_EQ(parse_config(*checkpoint_config({.shape = file, .num_layers = 2}))->num_layers, 2);
+  EXPECT_FALSE(checkpoint_config({.shape = folder_ + "/none.json"}));
+  ASSERT_TRUE(write_file(file, "[1]"));
+  EXPECT_FALSE(checkpoint_config({.shape = file}));
+  std::filesystem::remove_all(folder_);
 }
 
 TEST_F(MakeCheckpoint, ValuesDoNotDependOnTheShards) {
