@@ -57,6 +57,8 @@ Result<std::unique_ptr<PickerHost>> PickerHost::create(const PickerFlags& flags,
   if (!config) return with_context(config.error(), source);
   for (const std::string& note : config->notes)
     log_info("{}: {}", source, note);
+  for (const std::string& warning : config->warnings)
+    log_warning("{}: {}", source, warning);
   auto discovery = config->discovery;
   if (!flags.endpoints_file.empty()) {
     if (discovery) return invalid_argument("--endpoints-file: {} has file-discovery", source);

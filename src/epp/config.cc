@@ -11,7 +11,6 @@ namespace {
 
 constexpr std::string_view kApiVersion = "llm-d.ai/v1alpha1";
 constexpr std::string_view kOldApiVersion = "inference.networking.x-k8s.io/v1alpha1";
-constexpr std::string_view kHandlerType = "disagg-profile-handler";
 
 struct Declaration {
   std::string name;
@@ -55,7 +54,8 @@ class Reader {
     }
     const std::string version = text_of(document_, "apiVersion");
     if (version == kOldApiVersion) {
-      config_.notes.push_back(fmt::format("apiVersion {} is deprecated: {}", version, kApiVersion));
+      config_.warnings.push_back(
+          fmt::format("apiVersion {} is deprecated: {}", version, kApiVersion));
     } else if (version != kApiVersion) {
       return invalid_argument("apiVersion '{}': {} is expected", version, kApiVersion);
     }
@@ -90,10 +90,8 @@ class Reader {
       if (declaration.name.empty()) declaration.name = declaration.type;
       declarations.push_back(std::move(declaration));
     }
-    // Those that refer to others after those, the profile handler last.
-    std::ranges::stable_sort(declarations, {}, [](const Declaration& d) {
-      return d.type == kHandlerType ? 2 : refers_to_others(d.type) ? 1 : 0;
-    });
+    std::ranges::stable_sort(declarations, {},
+                             [](const Declaration& d) { return build_stage(d.type); });
     for (const Declaration& declaration : declarations) {
       if (plugins_.contains(declaration.name))
         return invalid_argument("plugins: '{}' appears twice", declaration.name);
@@ -105,6 +103,8 @@ class Reader {
   Status add_plugin(const Declaration& declaration) {
     Parameters parameters("plugin '" + declaration.name + "'", declaration.parameters);
     WD_ASSIGN_OR_RETURN(Plugin plugin, make_plugin(declaration.type, parameters, plugins_));
+    for (std::string& warning : plugin.warnings)
+      config_.warnings.push_back(std::move(warning));
     plugins_[declaration.name] = std::move(plugin);
     return {};
   }
@@ -195,7 +195,10 @@ class Reader {
       if (plugin.handler == nullptr) continue;
       if (config_.handler != nullptr) return invalid_argument("two profile handlers");
       config_.handler = plugin.handler;
-      if (plugin.type == kHandlerType) WD_TRY(check_disagg_profiles());
+      for (const std::string& profile : {plugin.decode_profile, plugin.prefill_profile})
+        if (!profile.empty() && !has_profile(profile))
+          return invalid_argument("plugin '{}': no profile '{}'", name, profile);
+      WD_TRY(check_senders(plugin));
     }
     if (config_.handler != nullptr) return {};
     if (config_.profiles.size() > 1)
@@ -204,26 +207,19 @@ class Reader {
     return {};
   }
 
-  Status check_disagg_profiles() const {
-    for (const char* wanted : {"decode", "prefill"}) {
-      const bool renamed = is_renamed(wanted);
-      const bool found =
-          std::ranges::find(config_.profiles, wanted, &Profile::name) != config_.profiles.end();
-      if (!found && !renamed) return invalid_argument("{}: no profile '{}'", kHandlerType, wanted);
+  // Older plugins that send the choice of a profile: it must be the one that the handler sends.
+  Status check_senders(const Plugin& handler) const {
+    for (const auto& [name, plugin] : plugins_) {
+      const std::string& sent = plugin.prefill_profile;
+      if (!handler.prefill_profile.empty() && !sent.empty() && sent != handler.prefill_profile)
+        return invalid_argument("plugin '{}': prefillProfile '{}': the handler's is '{}'", name,
+                                sent, handler.prefill_profile);
     }
     return {};
   }
 
-  // Whether the handler's parameters give another name for a profile, and that profile exists.
-  bool is_renamed(std::string_view stage) const {
-    for (const Json& item : *document_.find("plugins")->as_array()) {
-      const Json* parameters = item.find("parameters");
-      const Json* profiles = parameters != nullptr ? parameters->find("profiles") : nullptr;
-      const std::string name = profiles != nullptr ? text_of(*profiles, stage) : "";
-      if (std::ranges::find(config_.profiles, name, &Profile::name) != config_.profiles.end())
-        return true;
-    }
-    return false;
+  bool has_profile(std::string_view name) const {
+    return std::ranges::find(config_.profiles, name, &Profile::name) != config_.profiles.end();
   }
 
   Status read_data_layer() {

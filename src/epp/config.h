@@ -50,8 +50,9 @@ struct PickerConfig {
   std::optional<FileDiscoveryOptions> discovery;
   SaturationOptions saturation;
   std::vector<Objective> objectives;
-  // Everything worth a line in the log: deprecated spellings, defaults that were filled in.
+  // Worth a line in the log each: defaults that were filled in; deprecated spellings, with today's.
   std::vector<std::string> notes;
+  std::vector<std::string> warnings;
 };
 
 Result<PickerConfig> parse_picker_config(std::string_view yaml);

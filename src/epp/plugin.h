@@ -23,6 +23,13 @@ namespace wideep::epp {
 
 class PrefixIndex;
 
+// A prompt that came as text is counted in pseudo-tokens of so many bytes, the last one filled up.
+inline constexpr int64_t kBytesPerToken = 4;
+
+constexpr int64_t tokens_of_bytes(int64_t bytes) {
+  return (bytes + kBytesPerToken - 1) / kBytesPerToken;
+}
+
 // The part of a request that decides where it goes.
 struct PickRequest {
   std::string model;
@@ -37,7 +44,7 @@ struct PickRequest {
     return header ? header(name) : nullptr;
   }
 
-  int64_t input_tokens() const;  // given, or estimated at 4 bytes each
+  int64_t input_tokens() const;  // given, or estimated
 };
 
 // What the plugins of one request tell each other.

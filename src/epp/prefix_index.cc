@@ -8,8 +8,6 @@
 namespace wideep::epp {
 namespace {
 
-constexpr int64_t kBytesPerToken = 4;
-
 uint64_t chain(uint64_t content, uint64_t parent) {
   const std::array<uint64_t, 2> words = {content,
                                          parent};  // little-endian on every machine we run on

@@ -17,9 +17,8 @@ std::unexpected<Error> nothing_left(std::string_view profile) {
 }  // namespace
 
 int64_t PickRequest::input_tokens() const {
-  constexpr int64_t kBytesPerToken = 4;
   if (!tokens.empty()) return static_cast<int64_t>(tokens.size());
-  return (static_cast<int64_t>(prompt.size()) + kBytesPerToken - 1) / kBytesPerToken;
+  return tokens_of_bytes(static_cast<int64_t>(prompt.size()));
 }
 
 std::vector<ScoredEndpoint> run_profile(const Profile& profile, PickContext& context) {

@@ -4,6 +4,8 @@
 #include "epp/pickers.h"
 #include "epp/scorers.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -11,6 +13,8 @@ namespace wideep::epp {
 namespace {
 
 constexpr std::string_view kDefaultProducer = "approx-prefix-cache-producer";
+constexpr std::string_view kPrefixScorer = "prefix-cache-scorer";
+constexpr std::string_view kPrefixDecider = "prefix-based-pd-decider";
 
 using Build = Result<Plugin> (*)(Parameters&, Plugins&);
 
@@ -116,8 +120,11 @@ Result<Plugin> build_label_selector(Parameters& parameters, Plugins& /*plugins*/
       std::make_shared<LabelSelectorFilter>(std::move(labels), std::move(expressions)));
 }
 
-Result<Plugin> build_prefix_producer(Parameters& parameters, Plugins& /*plugins*/) {
-  PrefixIndexOptions options;
+constexpr std::array<std::string_view, 5> kIndexKeys = {
+    "autoTune", "blockSizeTokens", "maxPrefixTokensToMatch", "maxPrefixBlocksToMatch",
+    "lruCapacityPerServer"};
+
+PrefixIndexOptions index_options(Parameters& parameters, PrefixIndexOptions options) {
   options.auto_tune = parameters.boolean("autoTune", options.auto_tune);
   options.block_size_tokens = parameters.integer("blockSizeTokens", options.block_size_tokens, 1);
   options.tokens_to_match_max =
@@ -126,17 +133,53 @@ Result<Plugin> build_prefix_producer(Parameters& parameters, Plugins& /*plugins*
       parameters.integer("maxPrefixBlocksToMatch", options.blocks_to_match_max, 1);
   options.lru_capacity_per_server =
       parameters.integer("lruCapacityPerServer", options.lru_capacity_per_server, 1);
+  return options;
+}
+
+Result<Plugin> build_prefix_producer(Parameters& parameters, Plugins& /*plugins*/) {
   Plugin plugin;
-  plugin.prefix_index = std::make_shared<PrefixIndex>(options);
+  plugin.prefix_index = std::make_shared<PrefixIndex>(index_options(parameters, {}));
   return plugin;
+}
+
+// Older llm-d: the scorer had the index, and sizes were in bytes of the prompt. Nothing if none of
+// its parameters is given.
+std::optional<PrefixIndexOptions> scorers_own_index(Parameters& parameters) {
+  PrefixIndexOptions options;
+  bool is_given = false;
+  if (parameters.any("hashBlockSize") != nullptr) {
+    options.block_size_tokens = tokens_of_bytes(parameters.integer("hashBlockSize", 1, 1));
+    options.auto_tune = false;  // there was no such thing then
+    is_given = true;
+  }
+  for (const std::string_view key : kIndexKeys)
+    is_given |= parameters.any(key) != nullptr;
+  options = index_options(parameters, options);
+  return is_given ? std::optional(options) : std::nullopt;
 }
 
 Result<Plugin> build_prefix_scorer(Parameters& parameters, Plugins& plugins) {
   const double weight = parameters.number("matchLengthWeight", 0);
   const double scale = parameters.number("matchLengthScaleTokens", 8192, 1);
   const std::string name = parameters.text("prefixMatchInfoProducerName", "");
-  WD_ASSIGN_OR_RETURN(auto index, producer(name, parameters.owner(), plugins));
-  return with_scorer(std::make_shared<PrefixCacheScorer>(std::move(index), weight, scale));
+  const std::optional<PrefixIndexOptions> own = scorers_own_index(parameters);
+  if (!own) {
+    WD_ASSIGN_OR_RETURN(auto index, producer(name, parameters.owner(), plugins));
+    return with_scorer(std::make_shared<PrefixCacheScorer>(std::move(index), weight, scale));
+  }
+  const bool has_producer = std::ranges::any_of(
+      plugins, [](const auto& entry) { return entry.second.type == kDefaultProducer; });
+  if (has_producer || !name.empty())
+    return invalid_argument("{}: sizes of the index belong to its {}", parameters.owner(),
+                            kDefaultProducer);
+  auto index = std::make_shared<PrefixIndex>(*own);
+  Plugin plugin = with_scorer(std::make_shared<PrefixCacheScorer>(index, weight, scale));
+  plugin.prefix_index = std::move(index);
+  plugin.warnings.push_back(
+      fmt::format("{}: sizes of the index are deprecated here: {} with blockSizeTokens {} and the "
+                  "others (hashBlockSize is bytes, four to a token)",
+                  parameters.owner(), kDefaultProducer, own->block_size_tokens));
+  return plugin;
 }
 
 Result<Plugin> build_prefix_decider(Parameters& parameters, Plugins& plugins) {
@@ -146,6 +189,24 @@ Result<Plugin> build_prefix_decider(Parameters& parameters, Plugins& plugins) {
   WD_ASSIGN_OR_RETURN(auto index, producer(name, parameters.owner(), plugins));
   Plugin plugin;
   plugin.decider = std::make_shared<PrefixBasedDecider>(std::move(index), non_cached, prompt);
+  return plugin;
+}
+
+Result<std::shared_ptr<PrefillDecider>> decider_named(const std::string& name,
+                                                      const std::string& user,
+                                                      const Plugins& plugins) {
+  const auto it = plugins.find(name);
+  if (it == plugins.end() || it->second.decider == nullptr)
+    return invalid_argument("{}: '{}' is no decider", user, name);
+  return it->second.decider;
+}
+
+Plugin with_disagg_handler(DisaggProfileHandler::Options options,
+                           std::shared_ptr<PrefillDecider> decider) {
+  Plugin plugin;
+  plugin.decode_profile = options.decode_profile;
+  plugin.prefill_profile = options.prefill_profile;
+  plugin.handler = std::make_shared<DisaggProfileHandler>(std::move(options), std::move(decider));
   return plugin;
 }
 
@@ -172,24 +233,90 @@ Result<Plugin> build_disagg_handler(Parameters& parameters, Plugins& plugins) {
     Parameters names(parameters.owner() + ".deciders", deciders);
     const std::string name = names.text("prefill", "");
     WD_TRY(names.finish());
-    const auto it = plugins.find(name);
-    if (it == plugins.end() || it->second.decider == nullptr) {
-      return invalid_argument("{}: deciders.prefill: '{}' is no decider", parameters.owner(), name);
-    }
-    decider = it->second.decider;
+    WD_ASSIGN_OR_RETURN(decider,
+                        decider_named(name, parameters.owner() + ": deciders.prefill", plugins));
   }
+  return with_disagg_handler(std::move(options), std::move(decider));
+}
+
+// The decider of a pd-profile-handler, and how it is declared today. There were two kinds of it:
+// with a threshold in bytes of the prompt (0, the default: always), and with a decider by name,
+// whose default had to be declared.
+struct OlderDecider {
+  std::shared_ptr<PrefillDecider> decider;
+  std::string today;
+};
+
+Result<OlderDecider> older_decider(Parameters& parameters, Plugins& plugins) {
+  const bool has_threshold = parameters.any("threshold") != nullptr;
+  const int64_t threshold = parameters.integer("threshold", 0);
+  std::string name = parameters.text("deciderPluginName", "");
+  const std::string type = parameters.text("prefixPluginType", std::string(kPrefixScorer));
+  const std::string scorer = parameters.text("prefixPluginName", type);
+  if (type != kPrefixScorer)
+    return invalid_argument("{}: prefixPluginType '{}' is not implemented", parameters.owner(),
+                            type);
+  if (has_threshold && !name.empty())
+    return invalid_argument("{}: threshold and deciderPluginName exclude each other",
+                            parameters.owner());
+  if (!has_threshold && name.empty() && plugins.contains(kPrefixDecider)) name = kPrefixDecider;
+  if (!name.empty()) {
+    WD_ASSIGN_OR_RETURN(auto decider,
+                        decider_named(name, parameters.owner() + ": deciderPluginName", plugins));
+    return OlderDecider{std::move(decider), name};
+  }
+  if (threshold == 0)
+    return OlderDecider{std::make_shared<AlwaysDisaggDecider>(), "always-disagg-pd-decider"};
+  const auto it = plugins.find(scorer);
+  if (it == plugins.end() || it->second.type != kPrefixScorer)
+    return invalid_argument("{}: '{}' is no {}: threshold needs one", parameters.owner(), scorer,
+                            kPrefixScorer);
+  std::shared_ptr<PrefixIndex> index = it->second.prefix_index;
+  if (index == nullptr) {
+    WD_ASSIGN_OR_RETURN(index, producer("", parameters.owner(), plugins));
+  }
+  const int64_t tokens = tokens_of_bytes(threshold);
+  return OlderDecider{
+      std::make_shared<PrefixBasedDecider>(std::move(index), tokens, 0),
+      fmt::format("{} with nonCachedTokens {} (threshold is bytes, four to a token)",
+                  kPrefixDecider, tokens)};
+}
+
+Result<Plugin> build_pd_handler(Parameters& parameters, Plugins& plugins) {
+  DisaggProfileHandler::Options options;
+  options.decode_profile = parameters.text("decodeProfile", options.decode_profile);
+  options.prefill_profile = parameters.text("prefillProfile", options.prefill_profile);
+  if (parameters.integer("primaryPort", 0) != 0)
+    return invalid_argument("{}: primaryPort is not implemented: each rank is an endpoint",
+                            parameters.owner());
+  // It had to be that of the scorer; the index knows it here.
+  parameters.integer("hashBlockSize", 1, 1);
+  WD_ASSIGN_OR_RETURN(OlderDecider older, older_decider(parameters, plugins));
+  Plugin plugin = with_disagg_handler(std::move(options), std::move(older.decider));
+  plugin.warnings.push_back(
+      fmt::format("{}: pd-profile-handler is deprecated: disagg-profile-handler, deciders.prefill: "
+                  "{}; blocks are those of the prefix index",
+                  parameters.owner(), older.today));
+  return plugin;
+}
+
+// It sent the choice of a profile in x-prefiller-host-port; the handler does that itself.
+Result<Plugin> build_header_handler(Parameters& parameters, Plugins& /*plugins*/) {
   Plugin plugin;
-  plugin.handler = std::make_shared<DisaggProfileHandler>(std::move(options), std::move(decider));
+  plugin.prefill_profile = parameters.text("prefillProfile", "prefill");
+  plugin.warnings.push_back(
+      fmt::format("{} is deprecated and does nothing: disagg-profile-handler sends {}",
+                  parameters.owner(), kPrefillHeader));
   return plugin;
 }
 
 struct Entry {
   std::string_view type;
   Build build;
-  bool refers_to_others = false;
+  int stage = 0;  // see build_stage
 };
 
-constexpr std::array<Entry, 22> kEntries = {{
+constexpr std::array<Entry, 25> kEntries = {{
     {"prefill-filter",
      [](Parameters&, Plugins&) -> Result<Plugin> {
        return with_filter(std::make_shared<RoleFilter>(kPrefillRole));
@@ -228,7 +355,7 @@ constexpr std::array<Entry, 22> kEntries = {{
      [](Parameters& p, Plugins&) -> Result<Plugin> {
        return with_scorer(std::make_shared<DataParallelScorer>(p.integer("maxNumSeqs", 64, 1)));
      }},
-    {"prefix-cache-scorer", build_prefix_scorer, true},
+    {kPrefixScorer, build_prefix_scorer, 1},
     {"session-affinity-scorer",
      [](Parameters&, Plugins&) -> Result<Plugin> {
        return with_scorer(std::make_shared<SessionAffinityScorer>());
@@ -242,14 +369,17 @@ constexpr std::array<Entry, 22> kEntries = {{
        plugin.handler = std::make_shared<SingleProfileHandler>();
        return plugin;
      }},
-    {"disagg-profile-handler", build_disagg_handler, true},
+    {"disagg-profile-handler", build_disagg_handler, 3},
+    {"pd-profile-handler", build_pd_handler, 3},
+    {"prefill-header-handler", build_header_handler},
+    {"disagg-headers-handler", build_header_handler},
     {"always-disagg-pd-decider",
      [](Parameters&, Plugins&) -> Result<Plugin> {
        Plugin plugin;
        plugin.decider = std::make_shared<AlwaysDisaggDecider>();
        return plugin;
      }},
-    {"prefix-based-pd-decider", build_prefix_decider, true},
+    {kPrefixDecider, build_prefix_decider, 2},
     {kDefaultProducer, build_prefix_producer},
     {"file-discovery",
      [](Parameters& p, Plugins&) -> Result<Plugin> {
@@ -276,10 +406,9 @@ const Entry* find_entry(std::string_view type) {
 
 }  // namespace
 
-bool refers_to_others(std::string_view type) {
+int build_stage(std::string_view type) {
   const Entry* entry = find_entry(type);
-  // The handler refers to deciders, which refer to producers: it comes last of all.
-  return entry != nullptr && entry->refers_to_others;
+  return entry != nullptr ? entry->stage : 0;
 }
 
 Result<Plugin> make_plugin(std::string_view type, Parameters& parameters, Plugins& plugins) {

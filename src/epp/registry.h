@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace wideep::epp {
 
@@ -18,9 +19,12 @@ struct Plugin {
   std::shared_ptr<Picker> picker;
   std::shared_ptr<ProfileHandler> handler;
   std::shared_ptr<PrefillDecider> decider;
-  std::shared_ptr<PrefixIndex> prefix_index;
+  std::shared_ptr<PrefixIndex> prefix_index;  // that it is, or that a scorer has for itself
   std::optional<FileDiscoveryOptions> discovery;
   std::optional<SaturationOptions> saturation;
+  std::string decode_profile;         // of a handler that disaggregates
+  std::string prefill_profile;        // likewise; also of an older plugin that sends its choice
+  std::vector<std::string> warnings;  // PickerConfig::warnings
 };
 
 using Plugins = std::map<std::string, Plugin, std::less<>>;  // by name
@@ -29,7 +33,7 @@ using Plugins = std::map<std::string, Plugin, std::less<>>;  // by name
 // prefix-based-pd-decider without a named producer takes the one there is, or adds a default one.
 Result<Plugin> make_plugin(std::string_view type, Parameters& parameters, Plugins& plugins);
 
-// Whether plugins of this type refer to others and are built after them.
-bool refers_to_others(std::string_view type);
+// Plugins of this type refer to those of lower stages, and are built after them.
+int build_stage(std::string_view type);
 
 }  // namespace wideep::epp
