@@ -14,6 +14,7 @@ using Tile = std::array<float, kRowBlockMax * kPanelCols>;
 
 void check_product(const PackedMatrix& w, const Rows& x) {
   WD_CHECK(x.cols == w.k);
+  WD_CHECK(w.k <= kInputsMax);
   WD_CHECK(static_cast<int64_t>(w.bytes.size()) == packed_bytes(w.format, w.n, w.k));
   const bool whole = x.format == RowFormat::kInt8;
   const bool whole_weights = w.format == WeightFormat::kInt8 || w.format == WeightFormat::kInt4;

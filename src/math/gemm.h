@@ -33,6 +33,9 @@
 
 namespace wideep::math {
 
+// Inputs of a matrix, at most (checked): 128 x 127 times as much fits into the int32 of int8 sums.
+inline constexpr int64_t kInputsMax = 1 << 17;
+
 // A packed weight matrix; the bytes are borrowed (from the weights' memory).
 struct PackedMatrix {
   WeightFormat format = WeightFormat::kF32;

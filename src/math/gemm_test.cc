@@ -236,8 +236,8 @@ TEST_P(Gemm, MultipliesAll256Fp8CodesExactly) {
 }
 
 TEST_P(Gemm, SumsInt8ExactlyUpToItsExtremes) {
-  constexpr int64_t kK = 18432;
-  const std::vector<int8_t> codes(kK, -127);
+  constexpr int64_t kK = kInputsMax;
+  const std::vector<int8_t> codes(kK, -128);
   const std::vector<float> scale = {1.0F};
   const Packed w({.dtype = SourceMatrix::Dtype::kInt8,
                   .n = 1,
@@ -251,7 +251,7 @@ TEST_P(Gemm, SumsInt8ExactlyUpToItsExtremes) {
   RowBuffer buffer(RowFormat::kInt8, 1, kK);
   Matrix<float> out(1, 1);
   gemm(table(), w.matrix(), buffer.encode(table(), x.view()), {.begin = 0, .end = 1}, out.view());
-  EXPECT_EQ(out(0, 0), static_cast<float>(-127 * 127 * kK));
+  EXPECT_EQ(out(0, 0), static_cast<float>(-128 * 127 * kK));
 }
 
 // What gemm_int-inl.h says of its sums: int8 is the same at every level, int4 from AVX2 on (plain

@@ -286,7 +286,7 @@ class PanelPacker {
 };
 
 Source prepare(const SourceMatrix& w, WeightFormat format) {
-  WD_CHECK(w.n > 0 && w.k > 0);
+  WD_CHECK(w.n > 0 && w.k > 0 && w.k <= kInputsMax);
   WD_CHECK(w.dtype != Dtype::kInt4 || w.k % kInt4Group == 0);
   Source source{.matrix = &w};
   if (format == WeightFormat::kFp8) source.block_scales = fp8_scales(w);

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "ep/exchange_layout.h"
 #include "ep/placement.h"
+#include "math/gemm.h"
 #include "model/config_keys.h"
 
 #include <algorithm>
@@ -227,6 +228,22 @@ void read_deepseek_router(ConfigKeys& keys, Family family, RouterConfig& router)
   if (router.num_groups == 1) router.group_score = GroupScore::kNone;
 }
 
+// What the products of math can sum.
+void check_widths(ConfigKeys& keys, const ModelConfig& config) {
+  const std::pair<std::string_view, int64_t> widths[] = {
+      {"hidden_size", 2 * config.hidden_size},  // the draft layer takes two rows side by side
+      {"intermediate_size", config.intermediate_size},
+      {"moe_intermediate_size",
+       std::max(config.moe_intermediate_size, config.shared_intermediate_size())},
+      {"q_lora_rank", config.q_lora_rank},
+      {"num_attention_heads", config.num_heads * std::max(config.v_head_dim, config.head_dim)}};
+  for (const auto& [key, inputs] : widths) {
+    if (inputs > math::kInputsMax)
+      keys.fail(key, fmt::format("makes a matrix of {} inputs, at most {} allowed", inputs,
+                                 math::kInputsMax));
+  }
+}
+
 void check_router(ConfigKeys& keys, const RouterConfig& router) {
   if (!keys.status()) return;
   int64_t candidates = router.num_experts;
@@ -293,6 +310,7 @@ Result<ModelConfig> parse_config_object(const Json& json) {
     read_deepseek(keys, *family, config);
   }
   check_router(keys, config.router);
+  check_widths(keys, config);
   if (!keys.status()) return std::unexpected(keys.status().error());
   return config;
 }

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "ep/placement.h"
+#include "math/gemm.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -136,6 +137,9 @@ TEST(Config, NamesTheKeyThatIsMissingWrongOrOutOfRange) {
   EXPECT_THAT(message_with("rms_norm_eps", "small"), HasSubstr("'rms_norm_eps'"));
   EXPECT_THAT(message_with("qk_rope_head_dim", 15), HasSubstr("'qk_rope_head_dim': must be even"));
   EXPECT_THAT(message_with("eos_token_id", "end"), HasSubstr("'eos_token_id'"));
+  EXPECT_THAT(message_with("intermediate_size", math::kInputsMax + 1),
+              HasSubstr("'intermediate_size': makes a matrix of 131073 inputs"));
+  EXPECT_THAT(message_with("hidden_size", math::kInputsMax), HasSubstr("'hidden_size': makes"));
   // More than a placement can hold.
   EXPECT_THAT(message_with("n_routed_experts", ep::kExpertsMax + 1),
               HasSubstr("'n_routed_experts'"));
