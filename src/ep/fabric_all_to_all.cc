@@ -106,7 +106,7 @@ Status FabricAllToAll::start_dispatch(LayerId layer,
                                       const Routing& routing) {
   if (failure_) return std::unexpected(*failure_);
   WD_CHECK(phase_ == Phase::kReady);
-  WD_TRY(check(h, routing));
+  WD_TRY(remember(check(h, routing)));
   const ExchangeId id{.seq = next_seq_++, .layer = layer, .program = step_.program_hash()};
   incoming_.open(id);
   phase_ = Phase::kDispatched;
