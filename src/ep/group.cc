@@ -15,9 +15,8 @@ constexpr std::chrono::seconds kPatience{10};             // then say who is awa
 std::string describe(const ExchangeOptions& options, const Placement& placement) {
   const ExchangeShape& shape = options.shape;
   return fmt::format(
-      "hidden {}, top_k {}, tokens_max {}, dispatch {}, input {}, combine {}, low latency up to "
-      "{}, "
-      "placement {:016x}",
+      "hidden {}, top_k {}, tokens_max {}, dispatch {}, input {}, combine {}, "
+      "low latency up to {}, placement {:016x}",
       shape.hidden, shape.top_k, shape.tokens_max, name(shape.formats.dispatch),
       name(shape.formats.input), name(shape.formats.combine), options.low_latency_tokens_max,
       placement.hash());

@@ -23,10 +23,8 @@ StepAgreement::StepAgreement(fabric::Fabric& fabric,
       start_(fabric.clock().now()) {}
 
 Result<StepProgram> StepAgreement::begin(const StepWish& wish) {
-  StepProgram result = program(options_.shape.tokens_max, wish.draft_depth);
+  StepProgram result = program({.num_tokens = options_.shape.tokens_max, .has_work = true});
   if (is_first_) {
-    result.draft_depth = 0;
-    result.anyone_has_work = true;
     start_ = fabric_.clock().now();
   } else {
     start_clock();
@@ -46,11 +44,12 @@ Result<StepProgram> StepAgreement::begin(const StepWish& wish) {
   return result;
 }
 
-StepProgram StepAgreement::program(int64_t num_tokens, int32_t draft_depth) const {
-  return {.mode = num_tokens <= options_.low_latency_tokens_max ? Mode::kLowLatency
-                                                                : Mode::kHighThroughput,
-          .tokens_max = num_tokens,
-          .draft_depth = draft_depth};
+StepProgram StepAgreement::program(const StepWish& most) const {
+  return {.mode = most.num_tokens <= options_.low_latency_tokens_max ? Mode::kLowLatency
+                                                                     : Mode::kHighThroughput,
+          .tokens_max = most.num_tokens,
+          .draft_depth = most.draft_depth,
+          .anyone_has_work = most.has_work};
 }
 
 // The maximum over the wishes that came with the last step.
@@ -69,9 +68,7 @@ Result<StepProgram> StepAgreement::agreed() {
     return true;
   };
   WD_TRY(await_all(fabric_, op, deadline(), has_come));
-  StepProgram result = program(most.num_tokens, most.draft_depth);
-  result.anyone_has_work = most.has_work;
-  return result;
+  return program(most);
 }
 
 void StepAgreement::start_clock() {

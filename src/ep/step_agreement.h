@@ -38,7 +38,7 @@ class StepAgreement {
   uint64_t program_hash() const { return program_hash_; }
 
  private:
-  StepProgram program(int64_t num_tokens, int32_t draft_depth) const;
+  StepProgram program(const StepWish& most) const;
   Result<StepProgram> agreed();
   void start_clock();
 
