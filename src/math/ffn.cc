@@ -127,7 +127,6 @@ void Ffn::run_items(int thread, WorkList& work, const Phase& phase) {
       }
       set_panel(product, w, item.panel);
       product.out = tile.data();
-      product.out_stride = kPanelCols;
       kernels_.multiply_panel(product);
       phase.finish(item, tile.data());
     }

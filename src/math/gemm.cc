@@ -32,7 +32,6 @@ void multiply_into(const Kernels& kernels,
   const int64_t cols = std::min(kPanelCols, out.cols - first_col);
   alignas(64) Tile tile;
   product.out = tile.data();
-  product.out_stride = kPanelCols;
   kernels.multiply_panel(product);
   for (int64_t r = 0; r < out.rows; ++r) {
     const float* from = tile.data() + r * kPanelCols;

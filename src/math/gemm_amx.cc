@@ -38,20 +38,21 @@ inline void configure(int64_t height) {
   configure_tiles(5, height);
 }
 
-inline void load_sums(const float* from, int64_t stride) {
-  const auto bytes = static_cast<size_t>(stride * 4);
-  _tile_loadd(0, from, bytes);
-  _tile_loadd(1, from + 16, bytes);
-  _tile_loadd(2, from + 32, bytes);
-  _tile_loadd(3, from + 48, bytes);
+// From one row of sums to the next.
+constexpr size_t kSumBytes = kPanelCols * 4;
+
+inline void load_sums(const float* from) {
+  _tile_loadd(0, from, kSumBytes);
+  _tile_loadd(1, from + 16, kSumBytes);
+  _tile_loadd(2, from + 32, kSumBytes);
+  _tile_loadd(3, from + 48, kSumBytes);
 }
 
-inline void store_sums(float* to, int64_t stride) {
-  const auto bytes = static_cast<size_t>(stride * 4);
-  _tile_stored(0, to, bytes);
-  _tile_stored(1, to + 16, bytes);
-  _tile_stored(2, to + 32, bytes);
-  _tile_stored(3, to + 48, bytes);
+inline void store_sums(float* to) {
+  _tile_stored(0, to, kSumBytes);
+  _tile_stored(1, to + 16, kSumBytes);
+  _tile_stored(2, to + 32, kSumBytes);
+  _tile_stored(3, to + 48, kSumBytes);
 }
 
 // Loading tiles streams memory well by itself; a line in four of the next step helps a little.
@@ -110,12 +111,11 @@ inline void tile_sums(const PanelProduct& p, int64_t row_bytes) {
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int64_t first = b * blocks.height;
       const bool hangs_over = first + blocks.height > p.num_rows;
-      float* out = hangs_over ? overhang : p.out + first * p.out_stride;
-      const int64_t stride = hangs_over ? kPanelCols : p.out_stride;
+      float* out = hangs_over ? overhang : p.out + first * kPanelCols;
       if (begin == 0) {
         zero_sums();
       } else {
-        load_sums(out, stride);
+        load_sums(out);
       }
       const std::byte* rows = p.prepared + first * row_bytes + begin * blocks.height * kTileBytes;
       for (int64_t s = 0; s < count; ++s) {
@@ -127,14 +127,14 @@ inline void tile_sums(const PanelProduct& p, int64_t row_bytes) {
         }
         kStep(rows + s * blocks.height * kTileBytes, weights);
       }
-      store_sums(out, stride);
+      store_sums(out);
     }
   }
   const int64_t last = (blocks.count - 1) * blocks.height;
   if (last + blocks.height == p.num_rows) return;
   for (int64_t r = last; r < p.num_rows; ++r) {
     for (int64_t c = 0; c < kPanelCols; c += 16)
-      Vec::store(p.out + r * p.out_stride + c, Vec::load(overhang + (r - last) * kPanelCols + c));
+      Vec::store(p.out + r * kPanelCols + c, Vec::load(overhang + (r - last) * kPanelCols + c));
   }
 }
 
@@ -150,7 +150,7 @@ void multiply_int8_tiles(const PanelProduct& p) {
   _tile_release();
   const auto* scales = reinterpret_cast<const float*>(p.scales);
   for (int64_t r = 0; r < p.num_rows; ++r) {
-    float* out = p.out + r * p.out_stride;
+    float* out = p.out + r * kPanelCols;
     const __m512i excess = Vec::set_int(-128 * row_sum(p, r));
     for (int64_t c = 0; c < kPanelCols; c += 16) {
       const __m512i sums = _mm512_add_epi32(IntVec::load(out + c), excess);
@@ -164,7 +164,7 @@ inline void add_scaled(
     const PanelProduct& p, const float* sums, int64_t first, int64_t count, int64_t input) {
   const float* scales = reinterpret_cast<const float*>(p.scales) + input / kScaleBlock * 2;
   for (int64_t r = 0; r < count; ++r) {
-    float* out = p.out + (first + r) * p.out_stride;
+    float* out = p.out + (first + r) * kPanelCols;
     for (int64_t c = 0; c < kPanelCols; c += 16) {
       const __m512 scale = Vec::broadcast(scales + c / 32);
       const __m512 sum = Vec::load(sums + r * kPanelCols + c);
@@ -214,7 +214,7 @@ void multiply_fp8(const PanelProduct& p) {
         expansion.advance(lines_per_step);
         bf16_step(rows + s * blocks.height * kTileBytes, weights + s * kStepBytes);
       }
-      store_sums(sums, kPanelCols);
+      store_sums(sums);
       add_scaled(p, sums, first, least(blocks.height, p.num_rows - first), begin);
     }
   }

@@ -81,13 +81,13 @@ template <typename Lines, int kRows, int kCount, int kAhead>
 template <typename Lines, int kRows, int kCount>
 inline void bf16_block(const PanelProduct& p, const Bf16Block& block, const Pass& pass, int first) {
   __m512 sums[kRows][2 * kCount];
-  float* out = p.out + pass.first_row * p.out_stride + first * 32;
+  float* out = p.out + pass.first_row * kPanelCols + first * 32;
   const bool carry = block.scales == nullptr && block.begin > 0;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
     for (int v = 0; v < 2 * kCount; ++v)
-      sums[r][v] = carry ? _mm512_loadu_ps(out + r * p.out_stride + v * 16) : _mm512_setzero_ps();
+      sums[r][v] = carry ? _mm512_loadu_ps(out + r * kPanelCols + v * 16) : _mm512_setzero_ps();
   }
   const Block packed{.packed = block.weights,
                      .bytes = (block.end - block.begin) / 2 * Lines::kLineBytes};
@@ -99,7 +99,7 @@ inline void bf16_block(const PanelProduct& p, const Bf16Block& block, const Pass
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
     for (int v = 0; v < 2 * kCount; ++v) {
-      float* to = out + r * p.out_stride + v * 16;
+      float* to = out + r * kPanelCols + v * 16;
       __m512 sum = sums[r][v];
       if (block.scales != nullptr) {
         const __m512 scale = _mm512_set1_ps(block.scales[first + v / 2]);

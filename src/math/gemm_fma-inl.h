@@ -59,18 +59,14 @@ struct FmaBlock {
 };
 
 template <int kRows, int kCount>
-inline void store_sums(const Vec::F (&sums)[kRows][kCount],
-                       const FmaBlock& block,
-                       int64_t column,
-                       int v,
-                       float* out,
-                       int64_t stride) {
+inline void store_sums(
+    const Vec::F (&sums)[kRows][kCount], const FmaBlock& block, int64_t column, int v, float* out) {
   Vec::F scale = Vec::zero();
   if (block.scales != nullptr)
     scale = Vec::broadcast(reinterpret_cast<const float*>(block.scales) + column / 32);
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    float* to = out + r * stride + column;
+    float* to = out + r * kPanelCols + column;
     if (block.scales == nullptr) {
       Vec::store(to, sums[r][v]);
     } else if (block.is_first) {
@@ -83,8 +79,10 @@ inline void store_sums(const Vec::F (&sums)[kRows][kCount],
 
 // One block of inputs of kRows rows: into `out`, which holds the sums of the blocks before.
 template <typename Weights, int kPackedBytes, int kRows, int kCount>
-inline void fma_block(
-    const FmaBlock& block, const Pass& pass, const float* const* rows, float* out, int64_t stride) {
+inline void fma_block(const FmaBlock& block,
+                      const Pass& pass,
+                      const float* const* rows,
+                      float* out) {
   const float* x[kRows];
   for (int r = 0; r < kRows; ++r)
     x[r] = rows[r] + block.begin;
@@ -95,7 +93,8 @@ inline void fma_block(
     for (int r = 0; r < kRows; ++r) {
 #pragma unroll
       for (int v = 0; v < kCount; ++v)
-        sums[r][v] = carry ? Vec::load(out + r * stride + Weights::column(first + v)) : Vec::zero();
+        sums[r][v] =
+            carry ? Vec::load(out + r * kPanelCols + Weights::column(first + v)) : Vec::zero();
     }
     const int64_t pairs = (block.end - block.begin) / 2;
     constexpr int kStepBytes = kPanelCols * 2 * kPackedBytes;
@@ -112,8 +111,8 @@ inline void fma_block(
 #pragma unroll
       for (int r = 0; r < kRows; ++r)
         Weights::arrange(sums[r][v], sums[r][v + 1]);
-      store_sums<kRows, kCount>(sums, block, Weights::column(first + v), v, out, stride);
-      store_sums<kRows, kCount>(sums, block, Weights::column(first + v + 1), v + 1, out, stride);
+      store_sums<kRows, kCount>(sums, block, Weights::column(first + v), v, out);
+      store_sums<kRows, kCount>(sums, block, Weights::column(first + v + 1), v + 1, out);
     }
   }
 }
@@ -131,7 +130,7 @@ template <typename Weights, int kPackedBytes = Weights::kValueBytes>
 inline void fma_rows(const PanelProduct& p, const float* const* rows, const FmaBlock& block) {
   for_row_groups<Vec::kRowsMax>(p.num_rows, [&]<int kRows>(const Pass& pass) {
     fma_block<Weights, kPackedBytes, kRows, fma_vectors<kRows>()>(
-        block, pass, rows + pass.first_row, p.out + pass.first_row * p.out_stride, p.out_stride);
+        block, pass, rows + pass.first_row, p.out + pass.first_row * kPanelCols);
   });
 }
 
@@ -206,7 +205,7 @@ inline void multiply_float(PanelProduct p) {
         fma_panel<Fp8Weights>(p, rows);
         break;
     }
-    p.out += p.num_rows * p.out_stride;
+    p.out += p.num_rows * kPanelCols;
   }
 }
 

@@ -77,7 +77,7 @@ inline void int8_block(const PanelProduct& p, const Pass& pass, int first, Input
   Vec::Int sums[kRows][kCount];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const float* out = p.out + (row + r) * p.out_stride;
+    const float* out = p.out + (row + r) * kPanelCols;
 #pragma unroll
     for (int v = 0; v < kCount; ++v) {
       sums[r][v] = begin == 0 ? Vec::set_int(-128 * row_sum(p, row + r))
@@ -94,7 +94,7 @@ inline void int8_block(const PanelProduct& p, const Pass& pass, int first, Input
   const auto* scales = reinterpret_cast<const float*>(p.scales) + first * Vec::kLanes;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    float* out = p.out + (row + r) * p.out_stride + first * Vec::kLanes;
+    float* out = p.out + (row + r) * kPanelCols + first * Vec::kLanes;
 #pragma unroll
     for (int v = 0; v < kCount; ++v) {
       if (end < p.kp) {
@@ -153,8 +153,7 @@ template <int kRows, typename Ask>
                                               const std::byte* group,
                                               int column,
                                               const Ask& ask,
-                                              float* totals,
-                                              int64_t stride) {
+                                              float* totals) {
   constexpr int kColumns = IntVec::kInt4Vecs;
   Vec::Int sums[kRows][kColumns];
 #pragma unroll
@@ -197,7 +196,7 @@ template <int kRows, typename Ask>
     const Vec::F scale = Vec::load_bf16(scales + first);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      float* total = totals + r * stride + first;
+      float* total = totals + r * kPanelCols + first;
       Vec::store(total, Vec::fma(IntVec::to_f32(sums[r][v]), scale, Vec::load(total)));
     }
   }
@@ -213,7 +212,7 @@ inline void int4_block(const PanelProduct& p, const Pass& pass, Inputs inputs) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
     x[r] = p.rows[row + r];
-  float* totals = p.out + row * p.out_stride;
+  float* totals = p.out + row * kPanelCols;
   const int64_t first_group = inputs.begin / kInt4Group;
   const int64_t num_groups = (inputs.end - inputs.begin) / kInt4Group;
   const auto* starts =
@@ -227,7 +226,7 @@ inline void int4_block(const PanelProduct& p, const Pass& pass, Inputs inputs) {
           prefetch.template before<kTurns * kParts>(g, turn * kParts + part);
         };
         int4_group<kRows>(x, inputs.begin + g * kInt4Group, starts, group,
-                          turn * IntVec::kInt4Vecs * Vec::kLanes, ask, totals, p.out_stride);
+                          turn * IntVec::kInt4Vecs * Vec::kLanes, ask, totals);
       }
       group += kInt4GroupBytes;
       starts += p.num_rows;
@@ -241,7 +240,7 @@ template <typename Each>
 inline void for_each_vector(const PanelProduct& p, Each&& each) {
   for (int64_t r = 0; r < p.num_rows; ++r) {
     for (int64_t c = 0; c < kPanelCols; c += Vec::kLanes)
-      each(r, p.out + r * p.out_stride + c);
+      each(r, p.out + r * kPanelCols + c);
   }
 }
 

@@ -104,7 +104,7 @@ Sums multiply_row(const PanelProduct& p, const std::byte* row) {
 void multiply_panel(const PanelProduct& p) {
   for (int64_t r = 0; r < p.num_rows; ++r) {
     const Sums sums = multiply_row(p, p.rows[r]);
-    std::copy(sums.begin(), sums.end(), p.out + r * p.out_stride);
+    std::copy(sums.begin(), sums.end(), p.out + r * kPanelCols);
   }
 }
 

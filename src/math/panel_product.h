@@ -24,8 +24,7 @@ struct PanelProduct {
   int64_t num_rows = 0;
   // prepared_bytes of what prepare_rows made of these rows, 64-byte aligned; unused if none.
   const std::byte* prepared = nullptr;
-  float* out = nullptr;  // row r at out + r * out_stride; all 64 columns are written
-  int64_t out_stride = 0;
+  float* out = nullptr;  // [num_rows][kPanelCols], a tile in L1; all 64 columns are written
 };
 
 // Everything but the panel and the output of a product of x with w.
