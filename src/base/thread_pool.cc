@@ -25,25 +25,40 @@ void pin_current_thread(int cpu) {
 
 }  // namespace
 
-void SharedItems::start(int64_t num_items, int num_threads, int64_t range_max) {
-  num_items_ = num_items;
-  shares_ = int64_t{2} * num_threads;
+void SharedItems::start(int64_t num_items, int64_t range_max) {
+  const auto num_shares = static_cast<int64_t>(shares_.size());
+  const auto begin_of = [&](int64_t share) {
+    return (share * num_items + num_shares - 1) / num_shares;
+  };
+  for (int64_t i = 0; i < num_shares; ++i) {
+    Share& share = shares_[static_cast<size_t>(i)];
+    share.next.store(begin_of(i), std::memory_order_relaxed);
+    share.end = begin_of(i + 1);
+  }
   range_max_ = std::max<int64_t>(range_max, 1);
-  next_.store(0, std::memory_order_relaxed);
 }
 
-ItemRange SharedItems::take() {
-  int64_t begin = next_.load(std::memory_order_relaxed);
-  while (begin < num_items_) {
-    const int64_t count = std::clamp<int64_t>((num_items_ - begin) / shares_, 1, range_max_);
-    if (next_.compare_exchange_weak(begin, begin + count, std::memory_order_relaxed))
+ItemRange SharedItems::take(int thread) {
+  const size_t num_shares = shares_.size();
+  for (size_t i = 0; i < num_shares; ++i) {
+    const ItemRange range = take_from(shares_[(static_cast<size_t>(thread) + i) % num_shares]);
+    if (range.begin < range.end) return range;
+  }
+  return {};
+}
+
+ItemRange SharedItems::take_from(Share& share) const {
+  int64_t begin = share.next.load(std::memory_order_relaxed);
+  while (begin < share.end) {
+    const int64_t count = std::clamp<int64_t>((share.end - begin) / 2, 1, range_max_);
+    if (share.next.compare_exchange_weak(begin, begin + count, std::memory_order_relaxed))
       return {.begin = begin, .end = begin + count};
   }
   return {};
 }
 
 ThreadPool::ThreadPool(ThreadPoolOptions options)
-    : num_threads_(options.num_threads), spin_(options.spin) {
+    : num_threads_(options.num_threads), spin_(options.spin), items_(options.num_threads) {
   WD_CHECK(num_threads_ >= 1);
   const auto pin = [cpus = std::move(options.cpus)](int thread) {
     if (static_cast<size_t>(thread) < cpus.size())
@@ -90,20 +105,20 @@ void ThreadPool::run(FunctionRef<void(int)> body) {
 }
 
 void ThreadPool::for_each(int64_t num_items, FunctionRef<void(int64_t, int)> body) {
-  std::atomic<int64_t> next{0};
-  run([&](int thread) {
-    for (int64_t item = next.fetch_add(1, std::memory_order_relaxed); item < num_items;
-         item = next.fetch_add(1, std::memory_order_relaxed)) {
-      body(item, thread);
-    }
-  });
+  deal_out(num_items, 1, [&](ItemRange item, int thread) { body(item.begin, thread); });
 }
 
 void ThreadPool::for_ranges(int64_t num_items, FunctionRef<void(ItemRange, int)> body) {
-  SharedItems items;
-  items.start(num_items, num_threads_, num_items);
+  deal_out(num_items, num_items, body);
+}
+
+void ThreadPool::deal_out(int64_t num_items,
+                          int64_t range_max,
+                          FunctionRef<void(ItemRange, int)> body) {
+  items_.start(num_items, range_max);
   run([&](int thread) {
-    for (ItemRange range = items.take(); range.begin < range.end; range = items.take())
+    for (ItemRange range = items_.take(thread); range.begin < range.end;
+         range = items_.take(thread))
       body(range, thread);
   });
 }

@@ -33,21 +33,29 @@ struct ItemRange {
   int64_t end = 0;
 };
 
-// Gives out the items of one list to the threads of a pool: long ranges first, single items at the
-// end. Neighbours (panels of one matrix, one behind the other in memory) so stay on one thread, and
-// all threads end at about the same time. take() from any thread.
+// Deals out the items of one list to the threads of a pool. Each begins with its own share, the same
+// part of every list of that length: so it meets in its cache what it wrote in the phase before, and
+// neighbours (panels of one matrix, one behind the other in memory) stay on one thread. Whoever is
+// done helps the others. Long ranges first, single items at the end: all end at about the same time.
 class SharedItems {
  public:
+  explicit SharedItems(int num_threads) : shares_(static_cast<size_t>(num_threads)) {}
+
   // Not while others take. No range is longer than `range_max`.
-  void start(int64_t num_items, int num_threads, int64_t range_max);
-  // Empty (begin == end) when nothing is left.
-  ItemRange take();
+  void start(int64_t num_items, int64_t range_max);
+  // Empty (begin == end) when nothing is left. By any thread, with its own number.
+  ItemRange take(int thread);
 
  private:
-  int64_t num_items_ = 0;
-  int64_t shares_ = 1;  // a range is one of so many parts of what is left
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
+  ItemRange take_from(Share& share) const;
+
+  std::vector<Share> shares_;  // by thread
   int64_t range_max_ = 1;
-  std::atomic<int64_t> next_{0};
 };
 
 class ThreadPool {
@@ -62,11 +70,11 @@ class ThreadPool {
   // Runs body(thread) once on every thread; returns when all are done.
   void run(FunctionRef<void(int thread)> body);
 
-  // Runs body(item, thread) for every item in [0, num_items); threads take items as they get free.
-  // Which thread gets which item is not defined: results must not depend on it.
+  // Runs body(item, thread) for every item in [0, num_items), dealt out one by one (see
+  // SharedItems). Which thread gets which item is not defined: results must not depend on it.
   void for_each(int64_t num_items, FunctionRef<void(int64_t item, int thread)> body);
 
-  // The same for items whose neighbours belong together: body gets ranges (see SharedItems).
+  // The same for items whose neighbours belong together: body gets ranges.
   void for_ranges(int64_t num_items, FunctionRef<void(ItemRange items, int thread)> body);
 
   // Inside run(): returns once every thread has arrived.
@@ -75,11 +83,13 @@ class ThreadPool {
  private:
   void work(int thread);
   void wait_for_ticket(uint32_t seen);
+  void deal_out(int64_t num_items, int64_t range_max, FunctionRef<void(ItemRange, int)> body);
 
   const int num_threads_;
   cpu_set_t caller_cpus_{};  // what thread 0 could run on before
   const Duration spin_;
   const FunctionRef<void(int)>* body_ = nullptr;
+  SharedItems items_;                            // of for_each and for_ranges
   alignas(64) std::atomic<uint32_t> ticket_{0};  // bumped when there is a body to run, or to stop
   alignas(64) std::atomic<int> sleepers_{0};
   alignas(64) std::atomic<int> num_running_{0};

@@ -37,17 +37,36 @@ TEST(ThreadPool, RangesCoverEveryItemOnce) {
   }
 }
 
-TEST(SharedItems, GivesLongRangesFirstAndSingleItemsLast) {
-  SharedItems items;
-  items.start(32, 2, 6);
+// How long the ranges are that `thread` takes.
+std::vector<int64_t> lengths_taken(SharedItems& items, int thread) {
   std::vector<int64_t> lengths;
-  int64_t next = 0;
-  for (ItemRange range = items.take(); range.begin < range.end; range = items.take()) {
-    EXPECT_EQ(range.begin, next);
-    next = range.end;
+  for (ItemRange range = items.take(thread); range.begin < range.end; range = items.take(thread))
     lengths.push_back(range.end - range.begin);
-  }
-  EXPECT_EQ(lengths, (std::vector<int64_t>{6, 6, 5, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1}));
+  return lengths;
+}
+
+TEST(SharedItems, GivesLongRangesFirstAndSingleItemsLast) {
+  SharedItems items(1);
+  items.start(32, 6);
+  EXPECT_EQ(lengths_taken(items, 0), (std::vector<int64_t>{6, 6, 6, 6, 4, 2, 1, 1}));
+}
+
+TEST(SharedItems, BeginsWithAThreadsOwnShareAndThenHelpsOthers) {
+  SharedItems items(3);
+  items.start(10, 1);
+  EXPECT_EQ(items.take(0).begin, 0);
+  EXPECT_EQ(items.take(2).begin, 7);
+  std::vector<int64_t> taken;
+  for (ItemRange range = items.take(1); range.begin < range.end; range = items.take(1))
+    taken.push_back(range.begin);
+  EXPECT_EQ(taken, (std::vector<int64_t>{4, 5, 6, 8, 9, 1, 2, 3}));
+}
+
+TEST(SharedItems, GivesFewItemsToTheFirstThreads) {
+  SharedItems items(4);
+  items.start(1, 1);
+  EXPECT_EQ(items.take(0).begin, 0);
+  EXPECT_EQ(items.take(0).end, 0);
 }
 
 TEST(ThreadPool, BarrierSeparatesPhases) {

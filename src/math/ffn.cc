@@ -61,7 +61,9 @@ Ffn::Ffn(ThreadPool& pool,
       inner_storage_(static_cast<size_t>(rows_max * row_bytes(RowFormat::kF32, inner_max))),
       inner_rows_(static_cast<size_t>(rows_max)),
       panels_left_(static_cast<size_t>(rows_max)),
-      prepared_(static_cast<size_t>(pool.num_threads())) {
+      prepared_(static_cast<size_t>(pool.num_threads())),
+      gate_up_work_(pool.num_threads()),
+      down_work_(pool.num_threads()) {
   WD_CHECK(out_format == RowFormat::kF32 || out_format == RowFormat::kBf16);
 }
 
@@ -102,9 +104,8 @@ void Ffn::list_items(std::span<const FfnGroup> groups) {
                                                std::memory_order_relaxed);
   }
   // Neighbouring panels of a group share prepared rows.
-  gate_up_work_.left.start(gate_up_work_.num_items(), pool_.num_threads(),
-                           weights.gate_up.num_panels());
-  down_work_.left.start(down_work_.num_items(), pool_.num_threads(), weights.down.num_panels());
+  gate_up_work_.left.start(gate_up_work_.num_items(), weights.gate_up.num_panels());
+  down_work_.left.start(down_work_.num_items(), weights.down.num_panels());
 }
 
 std::byte* Ffn::inner_f32(int64_t row) {
@@ -116,7 +117,8 @@ void Ffn::run_items(int thread, WorkList& work, const Phase& phase) {
   PreparedRows& prepared = prepared_[static_cast<size_t>(thread)];
   PanelProduct product;
   const Item* last = nullptr;
-  for (ItemRange range = work.left.take(); range.begin < range.end; range = work.left.take()) {
+  for (ItemRange range = work.left.take(thread); range.begin < range.end;
+       range = work.left.take(thread)) {
     for (int64_t i = range.begin; i < range.end; ++i) {
       const Item& item = work.items[static_cast<size_t>(i)];
       const PackedMatrix& w = phase.weights(item);

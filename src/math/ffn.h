@@ -62,6 +62,8 @@ class Ffn {
 
   // Items of one phase.
   struct WorkList {
+    explicit WorkList(int num_threads) : left(num_threads) {}
+
     std::vector<Item> items;
     SharedItems left;
 
