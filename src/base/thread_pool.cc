@@ -105,21 +105,22 @@ void ThreadPool::run(FunctionRef<void(int)> body) {
 }
 
 void ThreadPool::for_each(int64_t num_items, FunctionRef<void(int64_t, int)> body) {
-  deal_out(num_items, 1, [&](ItemRange item, int thread) { body(item.begin, thread); });
-}
-
-void ThreadPool::for_ranges(int64_t num_items, FunctionRef<void(ItemRange, int)> body) {
-  deal_out(num_items, num_items, body);
-}
-
-void ThreadPool::deal_out(int64_t num_items,
-                          int64_t range_max,
-                          FunctionRef<void(ItemRange, int)> body) {
-  items_.start(num_items, range_max);
+  items_.start(num_items, 1);
   run([&](int thread) {
-    for (ItemRange range = items_.take(thread); range.begin < range.end;
-         range = items_.take(thread))
-      body(range, thread);
+    for (ItemRange item = items_.take(thread); item.begin < item.end; item = items_.take(thread))
+      body(item.begin, thread);
+  });
+}
+
+void ThreadPool::for_ranges(int64_t num_items,
+                            FunctionRef<void(int)> first,
+                            FunctionRef<void(ItemRange, int)> body) {
+  items_.start(num_items, num_items);
+  run([&](int thread) {
+    first(thread);
+    for (ItemRange items = items_.take(thread); items.begin < items.end;
+         items = items_.take(thread))
+      body(items, thread);
   });
 }
 

@@ -74,8 +74,11 @@ class ThreadPool {
   // SharedItems). Which thread gets which item is not defined: results must not depend on it.
   void for_each(int64_t num_items, FunctionRef<void(int64_t item, int thread)> body);
 
-  // The same for items whose neighbours belong together: body gets ranges.
-  void for_ranges(int64_t num_items, FunctionRef<void(ItemRange items, int thread)> body);
+  // The same for items whose neighbours belong together: body gets ranges, after first(thread) has
+  // run on its thread.
+  void for_ranges(int64_t num_items,
+                  FunctionRef<void(int thread)> first,
+                  FunctionRef<void(ItemRange items, int thread)> body);
 
   // Inside run(): returns once every thread has arrived.
   void barrier();
@@ -83,7 +86,6 @@ class ThreadPool {
  private:
   void work(int thread);
   void wait_for_ticket(uint32_t seen);
-  void deal_out(int64_t num_items, int64_t range_max, FunctionRef<void(ItemRange, int)> body);
 
   const int num_threads_;
   cpu_set_t caller_cpus_{};  // what thread 0 could run on before

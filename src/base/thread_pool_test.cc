@@ -27,10 +27,16 @@ TEST(ThreadPool, RangesCoverEveryItemOnce) {
     ThreadPool pool({.num_threads = num_threads, .spin = std::chrono::microseconds(5)});
     for (const int64_t num_items : {0, 1, 3, 64, 257}) {
       std::vector<std::atomic<int>> hits(static_cast<size_t>(num_items));
-      pool.for_ranges(num_items, [&](ItemRange items, int) {
-        for (int64_t i = items.begin; i < items.end; ++i)
-          hits[static_cast<size_t>(i)]++;
-      });
+      std::vector<std::atomic<bool>> was_first(static_cast<size_t>(num_threads));
+      std::atomic<int> too_early{0};
+      pool.for_ranges(
+          num_items, [&](int thread) { was_first[static_cast<size_t>(thread)] = true; },
+          [&](ItemRange items, int thread) {
+            if (!was_first[static_cast<size_t>(thread)]) too_early++;
+            for (int64_t i = items.begin; i < items.end; ++i)
+              hits[static_cast<size_t>(i)]++;
+          });
+      EXPECT_EQ(too_early, 0);
       for (const auto& count : hits)
         ASSERT_EQ(count, 1);
     }

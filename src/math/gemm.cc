@@ -28,14 +28,19 @@ void check_product(const PackedMatrix& w, const Rows& x) {
 void multiply_into(const Kernels& kernels,
                    PanelProduct product,
                    MatrixView<float> out,
-                   int64_t first_col) {
+                   int64_t first_col,
+                   Write write) {
   const int64_t cols = std::min(kPanelCols, out.cols - first_col);
   alignas(64) Tile tile;
   product.out = tile.data();
   kernels.multiply_panel(product);
   for (int64_t r = 0; r < out.rows; ++r) {
     const float* from = tile.data() + r * kPanelCols;
-    std::copy(from, from + cols, &out(r, first_col));
+    if (write == Write::kAdd) {
+      kernels.add(from, cols, &out(r, first_col));
+    } else {
+      std::copy(from, from + cols, &out(r, first_col));
+    }
   }
 }
 
@@ -103,7 +108,7 @@ void gemm(const Kernels& kernels,
     const MatrixView<float> block = out.slice(begin, count);
     for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
       set_panel(product, w, panel);
-      multiply_into(kernels, product, block, panel * kPanelCols);
+      multiply_into(kernels, product, block, panel * kPanelCols, Write::kSet);
     }
   }
 }
@@ -125,12 +130,14 @@ void reference_gemm(const PackedMatrix& w, const Rows& x, MatrixView<float> out)
   }
 }
 
-// Rows are prepared once, by all threads, and then meet every panel.
+// One block of rows is prepared by every thread in its own cache, where it meets the thread's
+// panels; many blocks are prepared once, by all threads, and then meet every panel.
 void parallel_gemm(ThreadPool& pool,
                    const Kernels& kernels,
                    const PackedMatrix& w,
                    const Rows& x,
-                   MatrixView<float> out) {
+                   MatrixView<float> out,
+                   Write write) {
   check_product(w, x);
   const auto num_rows = static_cast<int64_t>(x.pointers.size());
   WD_CHECK(out.rows == num_rows && out.cols == w.n);
@@ -142,26 +149,28 @@ void parallel_gemm(ThreadPool& pool,
   };
   thread_local PreparedRows prepared;  // grows to the widest rows once
   const int64_t block_bytes = round_up(kernels.prepared_bytes(block_of(0)), 64);
-  std::byte* const base = prepared.reserve(blocks * block_bytes);
-  const auto prepare = [&](int64_t block, int) {
-    kernels.prepare_rows(block_of(block), base + block * block_bytes);
+  const auto prepare_own = [&](int) {
+    if (blocks == 1 && block_bytes > 0)
+      kernels.prepare_rows(block_of(0), prepared.reserve(block_bytes));
   };
-  if (block_bytes > 0 && blocks > 1) {
-    pool.for_each(blocks, prepare);
-  } else if (block_bytes > 0) {
-    prepare(0, 0);  // less work than waking the others
+  std::byte* const shared = prepared.reserve(blocks * block_bytes);
+  if (blocks > 1 && block_bytes > 0) {
+    pool.for_each(blocks, [&](int64_t block, int) {
+      kernels.prepare_rows(block_of(block), shared + block * block_bytes);
+    });
   }
   // All blocks of rows of a panel one after the other: it is read from memory once. Panels in
   // ranges: what a kernel asks for behind its panel is the next one.
-  pool.for_ranges(w.num_panels() * blocks, [&](ItemRange items, int) {
+  pool.for_ranges(w.num_panels() * blocks, prepare_own, [&](ItemRange items, int) {
+    const std::byte* const base = blocks == 1 ? prepared.reserve(0) : shared;
     for (int64_t item = items.begin; item < items.end; ++item) {
       const int64_t panel = item / blocks;
       const int64_t block = item % blocks;
       PanelProduct product = block_of(block);
       product.prepared = base + block * block_bytes;
       set_panel(product, w, panel);
-      multiply_into(kernels, product, out.slice(block * step, product.num_rows),
-                    panel * kPanelCols);
+      multiply_into(kernels, product, out.slice(block * step, product.num_rows), panel * kPanelCols,
+                    write);
     }
   });
 }

@@ -120,12 +120,16 @@ void gemm(const Kernels& kernels,
 // data norms.
 void reference_gemm(const PackedMatrix& w, const Rows& x, MatrixView<float> out);
 
+// What becomes of a product: out = x W^T, or out += x W^T (the sum of each value once it is whole).
+enum class Write : uint8_t { kSet, kAdd };
+
 // The whole product, its panels spread over the pool.
 void parallel_gemm(ThreadPool& pool,
                    const Kernels& kernels,
                    const PackedMatrix& w,
                    const Rows& x,
-                   MatrixView<float> out);
+                   MatrixView<float> out,
+                   Write write = Write::kSet);
 
 // Rows owned: a buffer of `rows_max` rows of one format, and their pointers; what a layer keeps for
 // its inputs.

@@ -82,12 +82,6 @@ MatrixView<float> columns(MatrixView<float> m, int64_t begin, int64_t count) {
   return {m.data + begin, m.rows, count, m.stride};
 }
 
-void add_rows(const Compute& compute, MatrixView<const float> from, MatrixView<float> to) {
-  compute.for_rows(from.rows, [&](int64_t r) {
-    compute.kernels.add(from.row(r).data(), from.cols, to.row(r).data());
-  });
-}
-
 }  // namespace
 
 kv::CacheGroup cache_group(const ModelConfig& config,
@@ -116,8 +110,7 @@ AttentionScratch::AttentionScratch(const Compute& compute_in,
       q(compute_in.rows_max, config_in.num_heads * config_in.q_head_dim()),
       queries(compute_in.rows_max, config_in.num_heads * shape.key_width),
       latent(compute_in.rows_max, config_in.num_heads * shape.value_width),
-      values(compute_in.rows_max, config_in.num_heads * config_in.v_head_dim),
-      out(compute_in.rows_max, config_in.hidden_size) {
+      values(compute_in.rows_max, config_in.num_heads * config_in.v_head_dim) {
   if (numeric.attention_form == AttentionForm::kByRole) {
     expanded.emplace(compute.pool, compute.kernels, expanded_shape(config, shape), block_tokens,
                      compute.rows_max);
@@ -139,9 +132,7 @@ void MlaAttention::forward(Step& step, MatrixView<const float> h, MatrixView<flo
   step.lap(Phase::kProject);
   if (s_.expanded) attend_expanded(step, q);
   attend_absorbed(step, q, s_.expanded ? TokenRole::kGenerated : TokenRole::kAny);
-  const MatrixView<float> out = s_.out.view().slice(0, rows);
-  s_.projector.multiply(w_.o, s_.values.view().slice(0, rows), out);
-  add_rows(s_.compute, out, x);
+  s_.projector.multiply_add(w_.o, s_.values.view().slice(0, rows), x);
   step.lap(Phase::kOutput);
 }
 
@@ -255,9 +246,7 @@ void GqaAttention::forward(Step& step, MatrixView<const float> h, MatrixView<flo
                                          .out = s_.latent.data(),
                                          .out_width = s_.latent.cols()}));
   step.lap(Phase::kAttention);
-  const MatrixView<float> out = s_.out.view().slice(0, rows);
-  s_.projector.multiply(w_.o, s_.latent.view().slice(0, rows), out);
-  add_rows(s_.compute, out, x);
+  s_.projector.multiply_add(w_.o, s_.latent.view().slice(0, rows), x);
   step.lap(Phase::kOutput);
 }
 

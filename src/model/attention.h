@@ -59,7 +59,6 @@ struct AttentionScratch {
   Matrix<float> queries;  // [rows_max, heads * key_width], what the kernel takes
   Matrix<float> latent;   // [rows_max, heads * value_width], what it gives
   Matrix<float> values;   // [rows_max, heads * v_head_dim] (MLA)
-  Matrix<float> out;      // [rows_max, hidden]
 };
 
 class MlaAttention : public Attention {

@@ -21,19 +21,26 @@ Projector::Projector(const Compute& compute, int64_t cols_max)
 void Projector::multiply(const math::PackedMatrix& w,
                          MatrixView<const float> x,
                          MatrixView<float> out) {
-  multiply_rows(w, math::input_format(w.format, compute_.precision), x, out);
+  multiply_rows(w, math::input_format(w.format, compute_.precision), x, out, math::Write::kSet);
+}
+
+void Projector::multiply_add(const math::PackedMatrix& w,
+                             MatrixView<const float> x,
+                             MatrixView<float> out) {
+  multiply_rows(w, math::input_format(w.format, compute_.precision), x, out, math::Write::kAdd);
 }
 
 void Projector::multiply_exact(const math::PackedMatrix& w,
                                MatrixView<const float> x,
                                MatrixView<float> out) {
-  multiply_rows(w, math::RowFormat::kF32, x, out);
+  multiply_rows(w, math::RowFormat::kF32, x, out, math::Write::kSet);
 }
 
 void Projector::multiply_rows(const math::PackedMatrix& w,
                               math::RowFormat format,
                               MatrixView<const float> x,
-                              MatrixView<float> out) {
+                              MatrixView<float> out,
+                              math::Write write) {
   if (x.rows == 0) return;
   WD_CHECK(x.cols == w.k);
   WD_CHECK(x.rows <= compute_.rows_max);
@@ -47,7 +54,7 @@ void Projector::multiply_rows(const math::PackedMatrix& w,
   const math::Rows rows{.format = format,
                         .cols = x.cols,
                         .pointers = std::span(pointers_).first(static_cast<size_t>(x.rows))};
-  math::parallel_gemm(compute_.pool, compute_.kernels, w, rows, out);
+  math::parallel_gemm(compute_.pool, compute_.kernels, w, rows, out, write);
 }
 
 HeadProduct::HeadProduct(const Compute& compute, int64_t k_max)

@@ -31,8 +31,10 @@ class Projector {
   // `cols_max`: the widest input. Allocates here only.
   Projector(const Compute& compute, int64_t cols_max);
 
-  // out [x.rows, w.n].
+  // out [x.rows, w.n] = W x.
   void multiply(const math::PackedMatrix& w, MatrixView<const float> x, MatrixView<float> out);
+  // out += W x.
+  void multiply_add(const math::PackedMatrix& w, MatrixView<const float> x, MatrixView<float> out);
   // With rows kept in f32 (W is f32 or bf16): the router's precision, whatever the model's.
   void multiply_exact(const math::PackedMatrix& w,
                       MatrixView<const float> x,
@@ -42,7 +44,8 @@ class Projector {
   void multiply_rows(const math::PackedMatrix& w,
                      math::RowFormat format,
                      MatrixView<const float> x,
-                     MatrixView<float> out);
+                     MatrixView<float> out,
+                     math::Write write);
 
   const Compute& compute_;
   AlignedBuffer rows_;
