@@ -61,26 +61,23 @@ struct Bf16Attention {
   static void pack_queries(const AttentionShape& shape,
                            std::span<const float* const> rows,
                            std::byte* out) {
-    const auto num_rows = static_cast<int64_t>(rows.size());
     for (int64_t i = 0; i < shape.key_width; i += 32) {
       const int64_t width = shape.key_width - i < 32 ? shape.key_width - i : 32;
       __m512i lines[16];
-      for (int64_t r = 0; r < kRowTile; ++r) {
-        alignas(64) uint16_t line[32] = {};
-        for (int64_t j = 0; j < width && r < num_rows; j += 16) {
-          const float* from = rows[static_cast<size_t>(r)] + i + j;
-          if (j + 16 <= width) {
-            Simd::store_bf16(line + j, Simd::load(from));
-          } else {
-            Simd::store_bf16_first(line + j, Simd::load_first(from, width - j), width - j);
-          }
-        }
-        lines[r] = _mm512_load_si512(line);
-      }
+      for (size_t r = 0; r < kRowTile; ++r)
+        lines[r] = r < rows.size() ? round_values(rows[r] + i, width) : _mm512_setzero_si512();
       transpose16(lines);
       for (int64_t pair = 0; pair < width / 2; ++pair)
         _mm512_store_si512(out + (i / 2 + pair) * 64, lines[pair]);
     }
+  }
+
+  // 32 values as bf16; zeros past `width`.
+  static __m512i round_values(const float* from, int64_t width) {
+    if (width == 32) return (__m512i)_mm512_cvtne2ps_pbh(Simd::load(from + 16), Simd::load(from));
+    const __m512 low = Softmax::load(from, width < 16 ? width : 16);
+    const __m512 high = width > 16 ? Softmax::load(from + 16, width - 16) : Simd::zero();
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
   }
 
   // 32 values of a cached row; zeros past `width` and where there is no row.
