@@ -33,10 +33,11 @@ struct ItemRange {
   int64_t end = 0;
 };
 
-// Deals out the items of one list to the threads of a pool. Each begins with its own share, the same
-// part of every list of that length: so it meets in its cache what it wrote in the phase before, and
-// neighbours (panels of one matrix, one behind the other in memory) stay on one thread. Whoever is
-// done helps the others. Long ranges first, single items at the end: all end at about the same time.
+// Deals out the items of one list to the threads of a pool. Each begins with its own share, the
+// same part of every list of that length: so it meets in its cache what it wrote in the phase
+// before, and neighbours (panels of one matrix, one behind the other in memory) stay on one thread.
+// Whoever is done helps the others. Long ranges first, single items at the end: all end at about
+// the same time.
 class SharedItems {
  public:
   explicit SharedItems(int num_threads) : shares_(static_cast<size_t>(num_threads)) {}
