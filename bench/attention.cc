@@ -13,12 +13,12 @@
 #include "base/random.h"
 #include "base/thread_pool.h"
 #include "calibration.h"
+#include "command_line.h"
 #include "math/expanded_attention.h"
 #include "math/gemm.h"
 
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <string>
@@ -38,26 +38,22 @@ constexpr int64_t kCacheBytes = int64_t{1} << 30;
 
 struct Options {
   Isa isa = detect_isa();
-  int threads = 2;
-  int rounds = 9;
+  int32_t threads = 2;
+  int32_t rounds = 9;
   int64_t heads = 16;
-  std::string only;
-  Timing timing = Timing::kWall;
+  std::vector<std::string> only;
+  std::string timing = "wall";
 };
 
-Options parse(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i];
-    const char* value = argv[i + 1];
-    if (flag == "--isa") options.isa = parse_isa(value).value_or(detect_isa());
-    if (flag == "--threads") options.threads = std::atoi(value);
-    if (flag == "--rounds") options.rounds = std::atoi(value);
-    if (flag == "--heads") options.heads = std::atoll(value);
-    if (flag == "--only") options.only = value;
-    if (flag == "--timing" && std::string(value) == "cpu") options.timing = Timing::kCpu;
-  }
-  return options;
+void declare(CommandLine& command, Options& options) {
+  command.add_isa(&options.isa);
+  command.add_threads(&options.threads);
+  command.add_rounds(&options.rounds);
+  command.add_only(&options.only);
+  command.add("--heads", &options.heads, {.group = "Shape", .help = "Heads of the queries."});
+  command.add(
+      "--timing", &options.timing,
+      {.group = "Run", .help = "What counts as time (rounds.h).", .choices = {"wall", "cpu"}});
 }
 
 AttentionShape absorbed_shape(int64_t heads) {
@@ -245,16 +241,14 @@ class Bench {
   void add_all();
 
   std::string run() {
-    run_rounds(cases_, options_.rounds, options_.timing, options_.threads);
+    const Timing timing = options_.timing == "cpu" ? Timing::kCpu : Timing::kWall;
+    run_rounds(cases_, options_.rounds, timing, options_.threads);
     return to_json(cases_, fmt::format("{} threads ({} time), {}, {} heads", options_.threads,
-                                       options_.timing == Timing::kCpu ? "cpu" : "wall",
-                                       name(options_.isa), options_.heads));
+                                       options_.timing, name(options_.isa), options_.heads));
   }
 
  private:
-  bool wants(const std::string& name) const {
-    return name.find(options_.only) != std::string::npos;
-  }
+  bool wants(const std::string& name) const { return is_wanted(name, options_.only); }
 
   Form absorbed(int64_t queries);
   Form expanded(int64_t queries);
@@ -337,7 +331,11 @@ void Bench::add_all() {
 
 int main(int argc, char** argv) {
   using namespace wideep::bench;
-  Bench bench(parse(argc, argv));
+  Options options;
+  CommandLine command("attention_bench", "How near attention comes to the machine.");
+  declare(command, options);
+  if (const auto status = command.parse(argc, argv)) return *status;
+  Bench bench(options);
   bench.add_all();
   fmt::print("{}", bench.run());
   return 0;

@@ -1,25 +1,25 @@
 // How fast a whole model computes, in shares of the machine measured in the same run.
 //
-//   forward_bench DIR [--quantization FORMAT] [--mla-prompt-form FORM] [--only TEXT] [--threads N]
+//   forward_bench DIR [--quantization FORMAT] [--mla-prompt-form FORM] [--only TEXT]… [--threads N]
 //                     [--rounds N] [--isa LEVEL] [--context TOKENS]
 //
 // DIR is a checkpoint, e.g. of `wideep make-checkpoint ds2 DIR`. Decode at several batch sizes
 // (every sequence its own random tokens; 64 of context, or more: then those before the last 64 are
 // copies of one sequence's) against the bytes that the step must read; prefill against the
-// arithmetic it must do. Prints JSON, with the share of each phase. --only may be given repeatedly.
+// arithmetic it must do. Prints JSON, with the share of each phase.
 #include "base/check.h"
 #include "calibration.h"
+#include "command_line.h"
 #include "ep/local_all_to_all.h"
 #include "model/golden_run.h"
 #include "model/load_model.h"
 #include "rounds.h"
+#include "step_bytes.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -32,7 +32,6 @@ namespace wideep::bench {
 namespace {
 
 using namespace model;
-using namespace std::string_literals;
 
 constexpr int64_t kBlockTokens = 64;
 constexpr int64_t kRowsMax = 2048;
@@ -41,39 +40,28 @@ constexpr int64_t kCalibrationBytes = int64_t{512} << 20;
 
 struct Options {
   std::string folder;
-  std::string quantization;
-  std::vector<std::string> only;  // cases whose name contains one of these; none: all
-  bool expanded_prompts = false;
-  int threads = 2;
-  int rounds = 5;
+  std::optional<math::WeightFormat> quantization;
+  std::vector<std::string> only;
+  std::string prompt_form = "absorbed";
+  int32_t threads = 2;
+  int32_t rounds = 5;
   int64_t context = kOwnContext;  // tokens of each sequence at decode
   math::Isa isa = math::detect_isa();
 };
 
-Options parse(int argc, char** argv) {
-  Options options;
-  if (argc > 1) options.folder = argv[1];
-  for (int i = 2; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i];
-    if (flag == "--quantization") options.quantization = argv[i + 1];
-    if (flag == "--only") options.only.emplace_back(argv[i + 1]);
-    if (flag == "--mla-prompt-form") options.expanded_prompts = argv[i + 1] == "expanded"s;
-    if (flag == "--threads") options.threads = std::atoi(argv[i + 1]);
-    if (flag == "--rounds") options.rounds = std::atoi(argv[i + 1]);
-    if (flag == "--context")
-      options.context = std::max<int64_t>(kOwnContext, std::atoi(argv[i + 1]));
-    if (flag == "--isa") options.isa = math::parse_isa(argv[i + 1]).value_or(options.isa);
-  }
-  return options;
-}
-
-std::optional<math::WeightFormat> parse_format(const std::string& text) {
-  using math::WeightFormat;
-  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8,
-                                    WeightFormat::kInt8, WeightFormat::kInt4}) {
-    if (math::name(format) == text) return format;
-  }
-  return std::nullopt;
+void declare(CommandLine& command, Options& options) {
+  command.add_positional("DIR", &options.folder, "A checkpoint.", true);
+  command.add_quantization(&options.quantization);
+  command.add("--mla-prompt-form", &options.prompt_form,
+              {.group = "Run",
+               .help = "How prompts attend to latents.",
+               .choices = {"absorbed", "expanded"}});
+  command.add("--context", &options.context,
+              {.group = "Run", .help = "Tokens of each sequence at decode, at least 64."});
+  command.add_only(&options.only);
+  command.add_threads(&options.threads);
+  command.add_rounds(&options.rounds);
+  command.add_isa(&options.isa);
 }
 
 class ForwardBench {
@@ -108,19 +96,11 @@ class ForwardBench {
   }
 
  private:
-  // What one decode step of `batch` tokens reads: everything but the experts and the embedding,
-  // the experts that so many random tokens touch on average, and the cached context.
+  // What one decode step of `batch` tokens reads: weights and the cached context.
   double decode_bytes(int64_t batch) const {
-    const ModelConfig& config = model_->config();
     const kv::KvLayout layout = model_->kv_layout(kBlockTokens);
     const int64_t token_bytes = layout.groups.front().block_bytes() / kBlockTokens;
-    const double embedding = static_cast<double>(config.vocab_size * config.hidden_size * 2);
-    const double share = 1 - std::pow(1 - static_cast<double>(config.router.top_k) /
-                                              static_cast<double>(config.num_experts()),
-                                      static_cast<double>(batch));
-    return static_cast<double>(model_->other_bytes()) - embedding +
-           share * static_cast<double>(model_->expert_bytes()) +
-           static_cast<double>(batch * options_.context * token_bytes);
+    return step_bytes(*model_, batch) + static_cast<double>(batch * options_.context * token_bytes);
   }
 
   // Multiply-adds of one token's weights, twice; the head only for the last token of a prompt.
@@ -194,12 +174,7 @@ class ForwardBench {
     return blocks_.back().data();
   }
 
-  bool wants(const std::string& name) const {
-    const auto contains = [&](const std::string& text) {
-      return name.find(text) != std::string::npos;
-    };
-    return options_.only.empty() || std::ranges::any_of(options_.only, contains);
-  }
+  bool wants(const std::string& name) const { return is_wanted(name, options_.only); }
 
   void add_decode(int64_t batch) {
     if (!wants(fmt::format("decode {}", batch))) return;
@@ -255,11 +230,9 @@ class ForwardBench {
     const size_t first = cases_.size() - tokens_.size();
     for (size_t i = 0; i < tokens_.size(); ++i) {
       const Case& c = cases_[first + i];
-      std::vector<double> rates = c.rates;
-      std::ranges::sort(rates);
       const double per_rate = static_cast<double>(tokens_[i]) * 1e9 / c.work;
-      fmt::print("{}\"{}\": [{:.1f}, {:.1f}]", separator, c.name,
-                 rates[rates.size() / 2] * per_rate, rates.back() * per_rate);
+      fmt::print("{}\"{}\": [{:.1f}, {:.1f}]", separator, c.name, median(c.rates) * per_rate,
+                 std::ranges::max(c.rates) * per_rate);
       separator = ", ";
     }
     fmt::print("}},\n \"phase_shares\": {{");
@@ -294,17 +267,16 @@ class ForwardBench {
 };
 
 int run(int argc, char** argv) {
-  const Options options = parse(argc, argv);
-  const auto format = parse_format(options.quantization);
-  if (!format && !options.quantization.empty()) {
-    fmt::print(stderr, "--quantization: no format '{}'\n", options.quantization);
-    return 1;
-  }
+  Options options;
+  CommandLine command("forward_bench", "How fast a whole model computes.");
+  declare(command, options);
+  if (const auto status = command.parse(argc, argv)) return *status;
+  options.context = std::max(kOwnContext, options.context);
   ThreadPool pool({.num_threads = options.threads, .spin = std::chrono::microseconds(200)});
   LoadOptions load{.isa = options.isa, .rows_max = kRowsMax, .block_tokens = kBlockTokens};
-  load.weights.expert_format = format;
-  load.weights.linear_format = format;
-  load.weights.expanded_prompts = options.expanded_prompts;
+  load.weights.expert_format = options.quantization;
+  load.weights.linear_format = options.quantization;
+  load.weights.expanded_prompts = options.prompt_form == "expanded";
   auto loaded = load_model(options.folder, pool, load);
   if (!loaded) {
     fmt::print(stderr, "{}\n", loaded.error().message);

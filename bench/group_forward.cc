@@ -3,7 +3,7 @@
 // that its own layout must read (two ranks read everything but the experts twice).
 //
 //   group_forward_bench DIR [--quantization FORMAT] [--rounds N]
-//                       [--namespaces A,B --leader ADDRESS]
+//                       [--namespace A --namespace B --leader ADDRESS]
 //
 // DIR is a checkpoint, e.g. of `wideep make-checkpoint ds2 DIR`. Every sequence has its own random
 // tokens and 64 of context. A third contestant waits for all rows before it computes the shared
@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/random.h"
 #include "base/topology.h"
+#include "command_line.h"
 #include "ep/fabric_all_to_all.h"
 #include "ep/local_all_to_all.h"
 #include "fabric/group_fabric.h"
@@ -20,6 +21,8 @@
 #include "fabric/unique_fd.h"
 #include "model/golden_run.h"
 #include "model/load_model.h"
+#include "rounds.h"
+#include "step_bytes.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -28,8 +31,6 @@
 #include <algorithm>
 #include <array>
 #include <barrier>
-#include <cmath>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,12 +49,10 @@ constexpr int32_t kRanks = 2;
 constexpr int kSteps = 3;  // of one sample
 constexpr int64_t kRowsMax = kBatch * kContext;
 
-LoadOptions load_options(const std::string& quantization) {
+LoadOptions load_options(const std::optional<math::WeightFormat>& quantization) {
   LoadOptions load{.rows_max = kRowsMax, .block_tokens = kBlockTokens};
-  for (const auto format : {math::WeightFormat::kBf16, math::WeightFormat::kFp8,
-                            math::WeightFormat::kInt8, math::WeightFormat::kInt4})
-    if (math::name(format) == quantization) load.weights.expert_format = format;
-  load.weights.linear_format = load.weights.expert_format;
+  load.weights.expert_format = quantization;
+  load.weights.linear_format = quantization;
   return load;
 }
 
@@ -132,18 +131,6 @@ class WaitingAllToAll final : public ep::AllToAll {
   ep::AllToAll& inner_;
   std::optional<ep::ExpertBatch> first_;
 };
-
-// Bytes that a step reads on one rank: everything but the embedding and the experts, and the
-// experts that 32 random tokens touch.
-double step_bytes(const DecoderModel& model) {
-  const ModelConfig& config = model.config();
-  const double embedding = static_cast<double>(config.vocab_size * config.hidden_size * 2);
-  const double touched = 1 - std::pow(1 - static_cast<double>(config.router.top_k) /
-                                              static_cast<double>(config.num_experts()),
-                                      static_cast<double>(kBatch));
-  return static_cast<double>(model.other_bytes()) - embedding +
-         touched * static_cast<double>(model.expert_bytes());
-}
 
 // One rank with two threads.
 class Alone {
@@ -262,7 +249,7 @@ class Split {
         *fabric, placement_, math::kernels(model->numeric().isa), pool, exchange_);
     WaitingAllToAll waiting(*exchange);
     Decoder decoder(*model, waiting, kBatch / kRanks, 2 + static_cast<uint64_t>(index(id)));
-    if (id == RankId{0}) bytes_ = step_bytes(*model);
+    if (id == RankId{0}) bytes_ = step_bytes(*model, kBatch);
     go_.arrive_and_wait();
     for (;;) {
       go_.arrive_and_wait();
@@ -290,11 +277,6 @@ double milliseconds_of(const Body& body) {
   const TimePoint start = real_clock().now();
   body();
   return std::chrono::duration<double, std::milli>(real_clock().now() - start).count() / kSteps;
-}
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
 }
 
 std::vector<double> ratios(const std::vector<double>& a, const std::vector<double>& b) {
@@ -325,7 +307,7 @@ void run(const std::string& folder,
     two.push_back(b);
     two_waiting.push_back(c);
   }
-  const double one_bytes = step_bytes(alone.model());
+  const double one_bytes = step_bytes(alone.model(), kBatch);
   const double two_bytes = split.bytes_of_a_rank() * kRanks;
   fmt::print(
       R"({{"what": "decode step, batch {}", "numeric": "{}", "rounds": {}, )"
@@ -345,25 +327,28 @@ void run(const std::string& folder,
 
 int main(int argc, char** argv) {
   using namespace wideep;
-  std::string quantization;
-  int rounds = 10;
-  bench::Hosts hosts;
-  if (argc < 2 || argc % 2 != 0 || !std::filesystem::is_directory(argv[1])) {
-    fmt::print(stderr,
-               "group_forward_bench DIR [--quantization FORMAT] [--rounds N] "
-               "[--namespaces A,B --leader ADDRESS]\n");
-    return 2;
+  std::string folder;
+  std::optional<math::WeightFormat> quantization;
+  int32_t rounds = 10;
+  std::vector<std::string> namespaces;
+  std::string leader;
+  bench::CommandLine command("group_forward_bench", "What it costs to split a model over ranks.");
+  command.add_positional("DIR", &folder, "A checkpoint.", true);
+  command.add_quantization(&quantization);
+  command.add_rounds(&rounds);
+  command.add("--namespace", &namespaces,
+              {.group = "Run", .help = "Given twice: each rank lives in a network of its own."});
+  command.add("--leader", &leader, {.group = "Run", .help = "Where rank 0 listens there."});
+  if (const auto status = command.parse(argc, argv)) return *status;
+  std::optional<bench::Hosts> hosts;
+  if (!namespaces.empty()) {
+    const auto address = net::parse_address(leader);
+    if (namespaces.size() != bench::kRanks || !address) {
+      fmt::print(stderr, "group_forward_bench: two namespaces need the address of a leader\n");
+      return 2;
+    }
+    hosts = bench::Hosts{.namespaces = {namespaces[0], namespaces[1]}, .leader = *address};
   }
-  for (int i = 2; i < argc; i += 2) {
-    const std::string flag = argv[i];
-    const std::string value = argv[i + 1];
-    if (flag == "--quantization") quantization = value;
-    if (flag == "--rounds") rounds = std::max(1, std::atoi(value.c_str()));
-    if (flag == "--leader") hosts.leader = *net::parse_address(value);
-    if (flag == "--namespaces")
-      hosts.namespaces = {value.substr(0, value.find(',')), value.substr(value.find(',') + 1)};
-  }
-  bench::run(argv[1], bench::load_options(quantization), rounds,
-             hosts.namespaces[0].empty() ? std::nullopt : std::optional(hosts));
+  bench::run(folder, bench::load_options(quantization), std::max(1, rounds), hosts);
   return 0;
 }

@@ -1,11 +1,13 @@
 // How near the kernels come to the machine: memory for few rows, arithmetic for many.
 //
-//   kernels_bench [--isa LEVEL] [--threads N] [--rounds N] [--only TEXT] [--hidden N] [--inner N]
+//   kernels_bench [--isa LEVEL] [--threads N] [--rounds N] [--only TEXT]… [--hidden N] [--inner N]
+//                 [--weight-mib N]
 //
-// Prints JSON. Cases whose name does not contain TEXT are left out, calibration is always there.
+// Prints JSON. Cases whose name contains no TEXT are left out, calibration is always there.
 #include "base/matrix.h"
 #include "base/thread_pool.h"
 #include "calibration.h"
+#include "command_line.h"
 #include "math/ffn.h"
 #include "math/gemm.h"
 #include "onednn.h"
@@ -13,7 +15,6 @@
 
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -26,28 +27,23 @@ using namespace math;
 
 struct Options {
   Isa isa = detect_isa();
-  int threads = 2;
-  int rounds = 9;
-  std::string only;
+  int32_t threads = 2;
+  int32_t rounds = 9;
+  std::vector<std::string> only;
   int64_t hidden = 2048;
   int64_t inner = 1024;
   int64_t weight_mib = 1536;  // distinct weights of a case, well above a shared last-level cache
 };
 
-Options parse(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i];
-    const char* value = argv[i + 1];
-    if (flag == "--isa") options.isa = parse_isa(value).value_or(detect_isa());
-    if (flag == "--threads") options.threads = std::atoi(value);
-    if (flag == "--rounds") options.rounds = std::atoi(value);
-    if (flag == "--only") options.only = value;
-    if (flag == "--hidden") options.hidden = std::atoll(value);
-    if (flag == "--inner") options.inner = std::atoll(value);
-    if (flag == "--weight-mib") options.weight_mib = std::atoll(value);
-  }
-  return options;
+void declare(CommandLine& command, Options& options) {
+  command.add_isa(&options.isa);
+  command.add_threads(&options.threads);
+  command.add_rounds(&options.rounds);
+  command.add_only(&options.only);
+  command.add("--hidden", &options.hidden, {.group = "Shape", .help = "Inputs of an expert."});
+  command.add("--inner", &options.inner, {.group = "Shape", .help = "Its inner width."});
+  command.add("--weight-mib", &options.weight_mib,
+              {.group = "Shape", .help = "Distinct weights of a case."});
 }
 
 // Weights whose bytes are valid in every format (bf16 0.0115, e4m3 1.5, nibbles 12 and 3) and all
@@ -88,9 +84,7 @@ class Bench {
                                        options_.inner, options_.weight_mib));
   }
 
-  bool wants(const std::string& case_name) const {
-    return case_name.find(options_.only) != std::string::npos;
-  }
+  bool wants(const std::string& case_name) const { return is_wanted(case_name, options_.only); }
 
  private:
   Options options_;
@@ -243,7 +237,10 @@ void Bench::add_linear(WeightFormat format, int64_t m) {
 
 int main(int argc, char** argv) {
   using namespace wideep::bench;
-  const Options options = parse(argc, argv);
+  Options options;
+  CommandLine command("kernels_bench", "How near the kernels come to the machine.");
+  declare(command, options);
+  if (const auto status = command.parse(argc, argv)) return *status;
   onednn_cap(std::string(name(options.isa)).c_str());
   Bench bench(options);
   bench.add_calibration();

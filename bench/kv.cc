@@ -5,6 +5,7 @@
 //
 //   kv_bench [--rounds N] [--tokens N]     tokens of the prompt, R1's cache: 70,272 bytes each
 #include "base/memory.h"
+#include "command_line.h"
 #include "fabric/stream.h"
 #include "kv/kv_transfer.h"
 #include "kv/test_port.h"
@@ -17,7 +18,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <string_view>
 #include <thread>
 
 namespace wideep::kv {
@@ -161,12 +161,12 @@ void run(int rounds, int64_t tokens) {
 }  // namespace wideep::kv
 
 int main(int argc, char** argv) {
-  int rounds = 9;
+  int32_t rounds = 9;
   int64_t tokens = 2048;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    if (std::string_view(argv[i]) == "--rounds") rounds = std::atoi(argv[i + 1]);
-    if (std::string_view(argv[i]) == "--tokens") tokens = std::atol(argv[i + 1]);
-  }
+  wideep::bench::CommandLine command("kv_bench", "How fast KV moves from rank to rank.");
+  command.add_rounds(&rounds);
+  command.add("--tokens", &tokens, {.group = "Shape", .help = "Tokens of the prompt."});
+  if (const auto status = command.parse(argc, argv)) return *status;
   wideep::kv::run(rounds, tokens);
   return 0;
 }

@@ -7,6 +7,7 @@
 // reads the same bytes past the page cache and throws them away; "clear" takes as much new memory
 // as the weights need and touches it. Prints JSON; rates are bytes of the files per second.
 #include "base/memory.h"
+#include "command_line.h"
 #include "model/weights.h"
 #include "rounds.h"
 
@@ -27,20 +28,9 @@ constexpr int64_t kPieceBytes = int64_t{8} << 20;
 struct Options {
   std::string folder;
   std::string cache_folder;
-  int threads = 2;
-  int rounds = 5;
+  int32_t threads = 2;
+  int32_t rounds = 5;
 };
-
-Options parse(int argc, char** argv) {
-  Options options;
-  if (argc > 2) options = {.folder = argv[1], .cache_folder = argv[2]};
-  for (int i = 3; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i];
-    if (flag == "--threads") options.threads = std::atoi(argv[i + 1]);
-    if (flag == "--rounds") options.rounds = std::atoi(argv[i + 1]);
-  }
-  return options;
-}
 
 struct DataFile {
   std::string path;
@@ -159,11 +149,16 @@ class LoadBench {
 };
 
 int run(int argc, char** argv) {
-  const Options options = parse(argc, argv);
+  Options options;
+  CommandLine command("load_bench", "How fast weights come into memory.");
+  command.add_positional("DIR", &options.folder, "A checkpoint.", true);
+  command.add_positional("CACHE_DIR", &options.cache_folder, "For its packed weights.", true);
+  command.add_threads(&options.threads);
+  command.add_rounds(&options.rounds);
+  if (const auto status = command.parse(argc, argv)) return *status;
   auto checkpoint = model::Checkpoint::open(options.folder, {});
-  if (!checkpoint || options.cache_folder.empty()) {
-    fmt::print(stderr, "{}\n",
-               checkpoint ? "load_bench DIR CACHE_DIR" : checkpoint.error().message);
+  if (!checkpoint) {
+    fmt::print(stderr, "{}\n", checkpoint.error().message);
     return 1;
   }
   LoadBench(options, *std::move(checkpoint)).run();

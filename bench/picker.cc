@@ -10,6 +10,7 @@
 //   picker_bench [--seconds S]
 #include "base/json.h"
 #include "base/random.h"
+#include "command_line.h"
 #include "epp/endpoint_picker.h"
 #include "epp/request_body.h"
 
@@ -17,7 +18,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -171,8 +171,10 @@ void measure(int num_endpoints, size_t prompt_bytes, std::chrono::milliseconds t
 }  // namespace wideep::epp
 
 int main(int argc, char** argv) {
-  const std::string_view flag = argc == 3 ? argv[1] : "";
-  const double seconds = flag == "--seconds" ? std::atof(argv[2]) : 2;
+  double seconds = 2;
+  wideep::bench::CommandLine command("picker_bench", "How long a decision of the picker takes.");
+  command.add("--seconds", &seconds, {.group = "Run", .help = "Time for each line."});
+  if (const auto status = command.parse(argc, argv)) return *status;
   const auto time = std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
   for (const int num_endpoints : {10, 100, 1000}) {
     for (const size_t kib : {1, 8, 32, 220})

@@ -26,12 +26,6 @@ double sample(const Case& c, Timing timing, int threads) {
   return c.work * runs / seconds / 1e9;
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 double best(const std::vector<double>& values) {
   return values.empty() ? 0 : *std::max_element(values.begin(), values.end());
 }
@@ -45,6 +39,12 @@ std::string share_of(const Case& c, const Case& yardstick) {
 }
 
 }  // namespace
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
 
 void run_rounds(std::vector<Case>& cases, int rounds, Timing timing, int threads) {
   for (const Case& c : cases)

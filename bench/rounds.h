@@ -25,6 +25,8 @@ struct Case {
 // work: with one thread the two are the same.
 enum class Timing { kWall, kCpu };
 
+double median(std::vector<double> values);  // 0 of none
+
 // Runs every case once to warm up, then `rounds` rounds. `threads`: that share kCpu.
 void run_rounds(std::vector<Case>& cases,
                 int rounds,
