@@ -14,9 +14,6 @@ namespace {
 constexpr std::string_view kPrefillHeader = "x-prefiller-host-port";
 constexpr std::string_view kRequestId = "x-request-id";
 constexpr std::string_view kPrefillRouteHeader = "x-wideep-prefill";
-// Of the engine: a ticket will not be used. Engines without it let the KV expire.
-constexpr std::string_view kReleasePath = "/kv_transfer/release";
-constexpr std::chrono::seconds kReleaseTimeout{5};
 // How long the answer of a prefill that nobody wants any more may take to arrive.
 constexpr std::chrono::seconds kLastAnswerPatience{5};
 constexpr std::string_view kForbidden = "Forbidden: prefill target not allowed by SSRF protection";
@@ -83,6 +80,7 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
       : loop_(loop),
         client_(client),
         options_(std::move(options)),
+        releases_(std::make_shared<KvReleases>(loop, client, options_.release)),
         server_(
             loop,
             {.limits = options_.limits, .render_error = [](int status, std::string_view message) {
@@ -265,19 +263,12 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
     send_to_engine(std::move(call), journey->responder, std::move(events));
   }
 
-  // Nobody will pull what the prefill keeps: the engine tells it so. Once too often does no harm.
+  // Nobody will pull what the prefill keeps.
   void release(const Journey& journey) {
     if (journey.params.is_null()) return;
     http::Call call = call_to_engine(journey.request);
-    call.method = "POST";
-    call.target = kReleasePath;
     call.headers.set(kRequestId, journey.id);
-    call.headers.set("content-type", "application/json");
-    Json body;
-    body.set("kv_transfer_params", journey.params);
-    call.body = body.dump();
-    call.total_timeout = kReleaseTimeout;
-    client_.start(std::move(call), {});
+    releases_->release(std::move(call), journey.params, journey.id);
   }
 
   void pass_on(http::Request request, http::Responder responder) {
@@ -314,6 +305,7 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
   net::EventLoop& loop_;
   http::Client& client_;
   const SidecarOptions options_;
+  const std::shared_ptr<KvReleases> releases_;  // shared with its calls under way
   http::Server server_;
 };
 

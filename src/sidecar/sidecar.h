@@ -13,6 +13,7 @@
 #include "http/client.h"
 #include "http/server.h"
 #include "net/event_loop.h"
+#include "sidecar/kv_releases.h"
 
 #include <chrono>
 #include <cstdint>
@@ -42,6 +43,7 @@ struct SidecarOptions {
   std::chrono::milliseconds prefill_timeout{600'000};
   std::chrono::milliseconds answer_timeout{600'000};
   int64_t prefill_body_bytes_max = 16 << 20;  // of the prefill's answer
+  KvReleaseOptions release;
   http::ServerLimits limits;
 };
 

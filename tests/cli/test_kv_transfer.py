@@ -284,6 +284,27 @@ class KvTransfer(unittest.TestCase):
                 status, answer = post(decode.url + "/kv_transfer/release", {"kv_transfer_params": forged})
                 self.assertEqual((status, answer["error"]["param"]), (400, "kv_transfer_params"))
 
+    def test_a_client_that_leaves_while_the_decode_rank_is_down_frees_the_prefill_side_when_it_is_back(self):
+        extra = {"kv_connector_extra_config": {"kv_lease_duration": 3600}}
+        # The decode rank's port stays ours: nobody listens there, and who names it gets it.
+        with socket.socket() as port, prefill_server(**extra) as prefill:
+            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            port.bind(("127.0.0.1", 0))
+            at_port = ["--port", port.getsockname()[1]]
+            with decode_server(*at_port, **extra) as decode, Sidecar(decode) as sidecar:
+                with HeldAnswer(prefill) as held:
+                    leaver = Leaver(sidecar.url, request(list(range(200))), held)
+                    self.assertTrue(held.has_answer.wait(PATIENCE_S))
+                    decode.process.kill()
+                    decode.process.wait()
+                    leaver.leave()
+                self.assertIsNone(held.error)
+                self.assertEqual(metric(prefill, "wideep:kv_leases"), 1)
+                with decode_server(*at_port, **extra):
+                    eventually(lambda: metric(prefill, "wideep:kv_leases") == 0, "its lease ends")
+                    eventually(lambda: blocks_are_free(prefill), "all blocks free")
+                    self.assertEqual(metric(prefill, "vllm:nixl_num_kv_expired_reqs_total"), 0)
+
     def test_a_prefill_rank_that_dies_between_the_legs(self):
         params = {"do_remote_decode": True, "do_remote_prefill": False}
         prompt = list(range(100))
