@@ -27,10 +27,7 @@ void expect_same(const SimGroup& group, const Outcome& outcome, const Rows& expe
   for (size_t r = 0; r < expected.size(); ++r) {
     ASSERT_TRUE(outcome.report.status[r].has_value())
         << "seed " << group.scenario.seed << ": " << outcome.report.status[r].error().message;
-    ASSERT_EQ(outcome.rows[r].size(), expected[r].size());
-    ASSERT_EQ(
-        std::memcmp(outcome.rows[r].data(), expected[r].data(), expected[r].size() * sizeof(float)),
-        0)
+    ASSERT_TRUE(same_bits(outcome.rows[r], expected[r]))
         << "seed " << group.scenario.seed << ", rank " << r;
   }
 }

@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -20,6 +21,10 @@
 namespace wideep::ep {
 
 using Rows = std::vector<std::vector<float>>;  // [rank], what run_scenario returns
+
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
 
 // What the judge says.
 inline Rows reference_rows(const Scenario& scenario) {

@@ -119,10 +119,7 @@ TEST_P(CutLink, ThatIsOnlySlowOrMendedInTimeChangesNoBit) {
   Processes processes(4, [&](int32_t rank) {
     return run_rank(group, rank, seconds{10}, [&](Group& joined) -> Status {
       fabric::processes_ready(rank);
-      WD_ASSIGN_OR_RETURN(
-          const std::vector<float> rows,
-          run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
-      return compare(rows, expected[static_cast<size_t>(rank)]);
+      return play_and_compare(group, joined, expected);
     });
   });
   processes.wait_until_ready();

@@ -173,10 +173,7 @@ TEST(ExchangeGroups, OfEveryNodeSplitGiveTheBitsOfTheJudge) {
       // Every other group talks in cipher.
       const Part part{.leader = leader, .in_cipher = group.scenario.num_ranks % 2 == 0};
       return take_part(group, rank, part, [&](Group& joined) -> Status {
-        WD_ASSIGN_OR_RETURN(
-            const std::vector<float> rows,
-            run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
-        return compare(rows, expected[static_cast<size_t>(rank)]);
+        return play_and_compare(group, joined, expected);
       });
     });
     for (const std::string& outcome : processes.outcomes())
@@ -229,10 +226,7 @@ TEST(ExchangeGroups, OverUcxGiveTheBitsOfTheJudge) {
           const RankId other{group.scenario.num_ranks - 1 - rank};
           if (joined.fabric().peer_state(other).transport != "ucx")
             return error(ErrorCode::kDataLoss, "not over ucx");
-          WD_ASSIGN_OR_RETURN(
-              const std::vector<float> rows,
-              run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
-          return compare(rows, expected[static_cast<size_t>(rank)]);
+          return play_and_compare(group, joined, expected);
         });
       });
       for (const std::string& outcome : processes.outcomes())

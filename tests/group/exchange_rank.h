@@ -7,7 +7,6 @@
 #include "fabric/stream.h"
 
 #include <chrono>
-#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -29,10 +28,16 @@ inline SimGroup group_of(int32_t num_ranks) {
 }
 
 inline Status compare(const std::vector<float>& rows, const std::vector<float>& expected) {
-  if (rows.size() == expected.size() &&
-      std::memcmp(rows.data(), expected.data(), rows.size() * sizeof(float)) == 0)
-    return {};
+  if (same_bits(rows, expected)) return {};
   return error(ErrorCode::kDataLoss, "other bits than the judge's");
+}
+
+// This rank's part of the scenario; an error unless it comes to the judge's bits.
+inline Status play_and_compare(const SimGroup& group, Group& joined, const Rows& expected) {
+  const RankId rank = joined.fabric().rank();
+  WD_ASSIGN_OR_RETURN(const std::vector<float> rows,
+                      run_scenario(group.scenario, joined.exchange(), joined.placement(), rank));
+  return compare(rows, expected[static_cast<size_t>(index(rank))]);
 }
 
 // A port of this host that was free a moment ago.
