@@ -201,8 +201,11 @@ Status GroupFlags::choose_door(GroupPlan& plan, bool has_lws) const {
     return invalid_argument(
         "--headless is for hosts other than that of rank 0, without --data-parallel-rank and "
         "--data-parallel-hybrid-lb: they have an API");
-  if (headless && has_lws && plan.num_local == 1)
-    return invalid_argument("--headless: under LeaderWorkerSet a pod of one rank has its own API");
+  const bool is_default_pod = has_lws && size_local == 0 && plan.num_local == 1;
+  if (headless && is_default_pod)
+    return invalid_argument(
+        "--headless: under LeaderWorkerSet a pod of one rank has its own API, unless "
+        "--data-parallel-size-local 1 is given, to the leader too");
   if (multi_port_lb) {
     for (const auto& [is_given, flag] :
          {std::pair{plan.rank.has_value(), "--data-parallel-rank"},
@@ -219,7 +222,7 @@ Status GroupFlags::choose_door(GroupPlan& plan, bool has_lws) const {
     return invalid_argument(
         "--data-parallel-supervisor-port is for --data-parallel-multi-port-external-lb");
   if (plan.rank) return {};
-  const bool tells_start = start_rank >= 0 || has_lws;
+  const bool tells_start = start_rank >= 0 || is_default_pod;
   const bool is_one_for_all =
       is_first && !plan.is_on_one_host() && !hybrid_lb && (plan.num_local > 1 || !tells_start);
   if (headless) {

@@ -131,6 +131,28 @@ TEST(GroupFlags, TakeTheirDefaultsFromLeaderWorkerSet) {
   EXPECT_EQ(flags.leader.host, "x");
 }
 
+TEST(GroupFlags, GivePodsOfOneRankOneDoorIfTheirSizeIsGiven) {
+  const LwsEnvironment leader{.leader_address = "m-0.m.ns", .group_size = 3, .worker_index = 0};
+  LwsEnvironment worker = leader;
+  worker.worker_index = 2;
+  const GroupPlan head = plan_of({.size_local = 1}, leader);
+  EXPECT_EQ(head.door, Door::kAllRanks);
+  EXPECT_FALSE(head.rank);
+  EXPECT_EQ(head.meeting_of_doors.to_string(), "m-0.m.ns:29551");
+  const GroupPlan other = plan_of({.size_local = 1, .headless = true}, worker);
+  EXPECT_EQ(other.door, Door::kElsewhere);
+  EXPECT_EQ(other.first_local, 2);
+  EXPECT_EQ(other.num_local, 1);
+  EXPECT_EQ(other.meeting_of_doors, head.meeting_of_doors);
+  // Without it, or told where to start, a pod is its rank.
+  EXPECT_EQ(plan_of({}, leader).rank, 0);
+  EXPECT_EQ(plan_of({.size_local = 1, .start_rank = 0}, leader).rank, 0);
+  EXPECT_EQ(plan_of({.size_local = 1}, worker).rank, 2);
+  const auto refused = GroupFlags{.headless = true}.resolve(worker);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("--data-parallel-size-local 1"));
+}
+
 TEST(GroupFlags, NameWhatCannotBe) {
   const auto error = [](const GroupFlags& flags, const std::optional<LwsEnvironment>& lws = {}) {
     const Result<GroupPlan> plan = flags.resolve(lws);

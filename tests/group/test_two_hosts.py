@@ -134,6 +134,25 @@ class OneDoor(unittest.TestCase):
         is_whole()
         self.assertEqual(stop_all([head, other]), [0, 0])
 
+    def test_pods_of_one_rank_have_one_door_at_their_leader(self):
+        requests = ranks.requests_of(MODEL)
+        expected = answers_of_one_rank(WIDEEP, MODEL, requests)
+
+        def pod(index, *arguments):
+            environment = {"LWS_LEADER_ADDRESS": "localhost", "LWS_GROUP_SIZE": "3", "LWS_WORKER_INDEX": str(index)}
+            return self.start(Serve(WIDEEP, ranks.model_path(MODEL), "--enable-expert-parallel", "--data-parallel-size-local", 1,
+                                    *self.common, "--node-id", index, *arguments, environment=environment))
+
+        leader, workers = pod(0), [pod(1, "--headless"), pod(2, "--headless")]
+        await_true(lambda: leader.ready.exists(), leader.log)
+        leader.await_ready()
+        for rank in (0, 1, 2):
+            def answer():
+                return call(leader.url, "/v1/completions", requests[rank], headers={"x-data-parallel-rank": str(rank)})
+            await_true(lambda: answer().status == 200, leader.log)
+            self.assertEqual(tokens_and_logprobs(answer()), expected[rank])
+        self.assertEqual(stop_all([leader, *workers]), [0, 0, 0])
+
     def test_ranks_without_expert_parallelism_share_a_door_too(self):
         request = ranks.requests_of(MODEL)[0]
         expected = answers_of_one_rank(WIDEEP, MODEL, [request])[0]
