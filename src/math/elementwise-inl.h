@@ -192,6 +192,8 @@ struct Elementwise : Lanes<S> {
       S::stream_line(from + i, to + i);
   }
 
+  static void stream_fence() { S::stream_fence(); }
+
   static void to_bf16(const float* x, int64_t n, uint16_t* out) {
     for_vectors(n, [&](int64_t i, int64_t lanes) {
       if (lanes == kLanes) {
@@ -284,24 +286,6 @@ struct Elementwise : Lanes<S> {
       return exp_of(S::sub(load_filled(x + i, lanes, S::set(-kInfinity)), shift));
     });
     return max + scalar_log(sum);
-  }
-
-  static void fill(Kernels& table) {
-    table.rms_norm = rms_norm;
-    table.silu_mul = silu_mul;
-    table.axpy = axpy;
-    table.add = add;
-    table.add_weighted_rows = add_weighted_rows;
-    table.stream = stream;
-    table.stream_fence = S::stream_fence;
-    table.to_bf16 = to_bf16;
-    table.exp = exp;
-    table.sigmoid = sigmoid;
-    table.softmax = softmax;
-    table.rope_interleaved = rope_interleaved;
-    table.rope_half = rope_half;
-    table.argmax = argmax;
-    table.log_sum_exp = log_sum_exp;
   }
 };
 

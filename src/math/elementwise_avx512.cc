@@ -5,7 +5,7 @@
 namespace wideep::math::avx512 {
 
 void add_elementwise(Kernels& table) {
-  Elementwise<Simd>::fill(table);
+  fill_elementwise<Elementwise<Simd>>(table);
 }
 
 }  // namespace wideep::math::avx512

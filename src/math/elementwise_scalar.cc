@@ -57,135 +57,124 @@ float scalar_log(float x) {
 namespace scalar {
 namespace {
 
-void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* out) {
-  float sum = 0.0F;
-  for (int64_t i = 0; i < n; ++i)
-    sum += x[i] * x[i];
-  const float inverse = 1.0F / std::sqrt(sum / static_cast<float>(n) + eps);
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = x[i] * inverse * weight[i];
-}
-
-float sigmoid_of(float x) {
-  return 1.0F / (1.0F + scalar_exp(std::min(-x, 88.0F)));
-}
-
-void silu_mul(const float* gate, const float* up, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = gate[i] * sigmoid_of(gate[i]) * up[i];
-}
-
-void axpy(float weight, const float* x, int64_t n, float* acc) {
-  for (int64_t i = 0; i < n; ++i)
-    acc[i] = std::fma(weight, x[i], acc[i]);
-}
-
-void add(const float* x, int64_t n, float* acc) {
-  for (int64_t i = 0; i < n; ++i)
-    acc[i] += x[i];
-}
-
-float value_of(RowFormat format, const std::byte* row, int64_t i) {
-  return format == RowFormat::kF32 ? load<float>(row, i) : bf16_to_f32(load<uint16_t>(row, i));
-}
-
-void add_weighted_rows(const WeightedRows& rows, const float* shared, int64_t n, float* x) {
-  for (int64_t i = 0; i < n; ++i) {
+struct Elementwise {
+  static void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* out) {
     float sum = 0.0F;
-    for (size_t k = 0; k < rows.rows.size(); ++k)
-      sum = std::fma(rows.weights[k], value_of(rows.format, rows.rows[k], i), sum);
-    if (shared != nullptr) sum += shared[i];
-    x[i] += sum;
+    for (int64_t i = 0; i < n; ++i)
+      sum += x[i] * x[i];
+    const float inverse = 1.0F / std::sqrt(sum / static_cast<float>(n) + eps);
+    for (int64_t i = 0; i < n; ++i)
+      out[i] = x[i] * inverse * weight[i];
   }
-}
 
-void stream(const std::byte* from, int64_t bytes, std::byte* to) {
-  std::memcpy(to, from, static_cast<size_t>(bytes));
-}
+  static float sigmoid_of(float x) { return 1.0F / (1.0F + scalar_exp(std::min(-x, 88.0F))); }
 
-void stream_fence() {}
-
-void to_bf16(const float* x, int64_t n, uint16_t* out) {
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = f32_to_bf16(x[i]);
-}
-
-void exp(const float* x, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = scalar_exp(x[i]);
-}
-
-void sigmoid(const float* x, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = sigmoid_of(x[i]);
-}
-
-void softmax(float* x, int64_t n) {
-  if (n == 0) return;
-  const float max = *std::max_element(x, x + n);
-  float sum = 0.0F;
-  for (int64_t i = 0; i < n; ++i) {
-    x[i] = scalar_exp(x[i] - max);
-    sum += x[i];
+  static void silu_mul(const float* gate, const float* up, int64_t n, float* out) {
+    for (int64_t i = 0; i < n; ++i)
+      out[i] = gate[i] * sigmoid_of(gate[i]) * up[i];
   }
-  for (int64_t i = 0; i < n; ++i)
-    x[i] /= sum;
-}
 
-void rotate(float& a, float& b, float cosine, float sine) {
-  const float rotated = a * cosine - b * sine;
-  b = a * sine + b * cosine;
-  a = rotated;
-}
-
-void rope_interleaved(float* x, const float* cosines, const float* sines, int64_t n) {
-  for (int64_t j = 0; j < n / 2; ++j)
-    rotate(x[2 * j], x[2 * j + 1], cosines[j], sines[j]);
-}
-
-void rope_half(float* x, const float* cosines, const float* sines, int64_t n) {
-  for (int64_t j = 0; j < n / 2; ++j)
-    rotate(x[j], x[j + n / 2], cosines[j], sines[j]);
-}
-
-int64_t argmax(const float* x, int64_t n, float* max) {
-  int64_t best = -1;
-  for (int64_t i = 0; i < n; ++i) {
-    const float least = best < 0 ? -std::numeric_limits<float>::infinity() : x[best];
-    if (x[i] > least) best = i;
+  static void axpy(float weight, const float* x, int64_t n, float* acc) {
+    for (int64_t i = 0; i < n; ++i)
+      acc[i] = std::fma(weight, x[i], acc[i]);
   }
-  best = std::max(best, int64_t{0});
-  *max = x[best];
-  return best;
-}
 
-float log_sum_exp(const float* x, int64_t n) {
-  const float max = *std::max_element(x, x + n);
-  if (max == -std::numeric_limits<float>::infinity()) return max;
-  float sum = 0.0F;
-  for (int64_t i = 0; i < n; ++i)
-    sum += scalar_exp(x[i] - max);
-  return max + scalar_log(sum);
-}
+  static void add(const float* x, int64_t n, float* acc) {
+    for (int64_t i = 0; i < n; ++i)
+      acc[i] += x[i];
+  }
+
+  static float value_of(RowFormat format, const std::byte* row, int64_t i) {
+    return format == RowFormat::kF32 ? load<float>(row, i) : bf16_to_f32(load<uint16_t>(row, i));
+  }
+
+  static void add_weighted_rows(const WeightedRows& rows,
+                                const float* shared,
+                                int64_t n,
+                                float* x) {
+    for (int64_t i = 0; i < n; ++i) {
+      float sum = 0.0F;
+      for (size_t k = 0; k < rows.rows.size(); ++k)
+        sum = std::fma(rows.weights[k], value_of(rows.format, rows.rows[k], i), sum);
+      if (shared != nullptr) sum += shared[i];
+      x[i] += sum;
+    }
+  }
+
+  static void stream(const std::byte* from, int64_t bytes, std::byte* to) {
+    std::memcpy(to, from, static_cast<size_t>(bytes));
+  }
+
+  static void stream_fence() {}
+
+  static void to_bf16(const float* x, int64_t n, uint16_t* out) {
+    for (int64_t i = 0; i < n; ++i)
+      out[i] = f32_to_bf16(x[i]);
+  }
+
+  static void exp(const float* x, int64_t n, float* out) {
+    for (int64_t i = 0; i < n; ++i)
+      out[i] = scalar_exp(x[i]);
+  }
+
+  static void sigmoid(const float* x, int64_t n, float* out) {
+    for (int64_t i = 0; i < n; ++i)
+      out[i] = sigmoid_of(x[i]);
+  }
+
+  static void softmax(float* x, int64_t n) {
+    if (n == 0) return;
+    const float max = *std::max_element(x, x + n);
+    float sum = 0.0F;
+    for (int64_t i = 0; i < n; ++i) {
+      x[i] = scalar_exp(x[i] - max);
+      sum += x[i];
+    }
+    for (int64_t i = 0; i < n; ++i)
+      x[i] /= sum;
+  }
+
+  static void rotate(float& a, float& b, float cosine, float sine) {
+    const float rotated = a * cosine - b * sine;
+    b = a * sine + b * cosine;
+    a = rotated;
+  }
+
+  static void rope_interleaved(float* x, const float* cosines, const float* sines, int64_t n) {
+    for (int64_t j = 0; j < n / 2; ++j)
+      rotate(x[2 * j], x[2 * j + 1], cosines[j], sines[j]);
+  }
+
+  static void rope_half(float* x, const float* cosines, const float* sines, int64_t n) {
+    for (int64_t j = 0; j < n / 2; ++j)
+      rotate(x[j], x[j + n / 2], cosines[j], sines[j]);
+  }
+
+  static int64_t argmax(const float* x, int64_t n, float* max) {
+    int64_t best = -1;
+    for (int64_t i = 0; i < n; ++i) {
+      const float least = best < 0 ? -std::numeric_limits<float>::infinity() : x[best];
+      if (x[i] > least) best = i;
+    }
+    best = std::max(best, int64_t{0});
+    *max = x[best];
+    return best;
+  }
+
+  static float log_sum_exp(const float* x, int64_t n) {
+    const float max = *std::max_element(x, x + n);
+    if (max == -std::numeric_limits<float>::infinity()) return max;
+    float sum = 0.0F;
+    for (int64_t i = 0; i < n; ++i)
+      sum += scalar_exp(x[i] - max);
+    return max + scalar_log(sum);
+  }
+};
 
 }  // namespace
 
 void add_elementwise(Kernels& table) {
-  table.rms_norm = rms_norm;
-  table.silu_mul = silu_mul;
-  table.axpy = axpy;
-  table.add = add;
-  table.add_weighted_rows = add_weighted_rows;
-  table.stream = stream;
-  table.stream_fence = stream_fence;
-  table.to_bf16 = to_bf16;
-  table.exp = exp;
-  table.sigmoid = sigmoid;
-  table.softmax = softmax;
-  table.rope_interleaved = rope_interleaved;
-  table.rope_half = rope_half;
-  table.argmax = argmax;
-  table.log_sum_exp = log_sum_exp;
+  fill_elementwise<Elementwise>(table);
 }
 
 }  // namespace scalar

@@ -39,7 +39,6 @@ inline void fill_gemm(Kernels& table) {
   table.prepare_rows = prepare_rows;
   table.encode_row = encode_row;
   table.decode_row = decode_row;
-  table.to_bf16 = round_to_bf16;
 }
 
 }  // namespace
