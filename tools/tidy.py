@@ -116,8 +116,8 @@ class Tidy:
                 self.sizes[f"function {path} {name}"] = (length, FUNCTION_MAX)
         for match in re.finditer(r"^[\w:<>,*&\s\[\]~]*?\b([a-z_]\w*)\(((?:[^()]|\([^()]*\))*)\)\s*(?:const\s*)?(?:noexcept\s*)?(?:override\s*)?[{;]", code, re.M):
             if match.group(1) not in ("if", "for", "while", "switch", "return") and "=" not in match.group(0).split("(")[0]:
-                if re.match(r"\s*[\w:<>*&,\s]+\s[\w:~]+\(", match.group(0)) and parameters(match.group(2)) > PARAMETERS_MAX:
-                    if re.search(r"\w\s+[\w*&]+\s*(,|$)", match.group(2)):
+                if re.match(r"(?!\s*return\b)\s*[\w:][\w:<>*&,\s]*\s[\w:~]+\(", match.group(0)) and parameters(match.group(2)) > PARAMETERS_MAX:
+                    if re.search(r"[\w>&*]\s+\w+\s*(,|$)", match.group(2)):
                         self.say(path, code.count("\n", 0, match.start(1)) + 1, f"{match.group(1)}: more than {PARAMETERS_MAX} parameters")
         if path.endswith(".h"):
             self.each_line(path, code, r"\busing namespace\b", "using namespace in a header")

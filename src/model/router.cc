@@ -62,17 +62,14 @@ void keep_best_groups(const math::Kernels& kernels,
 void choose_experts(const math::Kernels& kernels,
                     const RouterConfig& config,
                     std::span<const float> bias,
-                    std::span<float> logits,
-                    std::span<float> choice,
-                    std::span<ExpertId> experts,
-                    std::span<float> weights) {
+                    const TokenChoice& token) {
+  const auto& [scores, choice, experts, weights] = token;
   const int64_t count = config.num_experts;
   if (config.score == RouterConfig::Score::kSigmoid) {
-    kernels.sigmoid(logits.data(), count, logits.data());
+    kernels.sigmoid(scores.data(), count, scores.data());
   } else {
-    kernels.softmax(logits.data(), count);
+    kernels.softmax(scores.data(), count);
   }
-  const std::span<const float> scores = logits;
   std::ranges::copy(scores, choice.begin());
   if (config.has_correction_bias) kernels.add(bias.data(), count, choice.data());
   if (config.group_score != RouterConfig::GroupScore::kNone) {
@@ -115,9 +112,11 @@ ep::Routing Router::route(MatrixView<const float> h) {
     std::ranges::copy(logits.row(r), scores.begin());
     const auto first = static_cast<size_t>(r * top_k);
     const auto count = static_cast<size_t>(top_k);
-    choose_experts(s_.compute.kernels, s_.config, w_.bias, scores, s_.choice.row(r),
-                   std::span(s_.experts).subspan(first, count),
-                   std::span(s_.weights).subspan(first, count));
+    choose_experts(s_.compute.kernels, s_.config, w_.bias,
+                   {.scores = scores,
+                    .scratch = s_.choice.row(r),
+                    .experts = std::span(s_.experts).subspan(first, count),
+                    .weights = std::span(s_.weights).subspan(first, count)});
   });
   const auto pairs = static_cast<size_t>(h.rows * top_k);
   return {.num_tokens = h.rows,

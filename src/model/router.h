@@ -19,15 +19,19 @@
 
 namespace wideep::model {
 
-// Chooses for one token from its logits [experts] (overwritten by scores). `choice` is scratch
-// [experts].
+// One token on its way through the router.
+struct TokenChoice {
+  std::span<float> scores;      // [experts]; its logits at first
+  std::span<float> scratch;     // [experts]
+  std::span<ExpertId> experts;  // [top_k], the result
+  std::span<float> weights;     // [top_k]
+};
+
+// `bias`: [experts], with a correction bias only.
 void choose_experts(const math::Kernels& kernels,
                     const RouterConfig& config,
                     std::span<const float> bias,
-                    std::span<float> logits,
-                    std::span<float> choice,
-                    std::span<ExpertId> experts,
-                    std::span<float> weights);
+                    const TokenChoice& token);
 
 // Buffers of a step's routing, shared by the layers.
 struct RouterScratch {

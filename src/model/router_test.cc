@@ -23,7 +23,9 @@ Choice choose(const RouterConfig& config,
   std::vector<float> scratch(logits.size());
   std::vector<ExpertId> experts(static_cast<size_t>(config.top_k));
   Choice choice{.weights = std::vector<float>(experts.size())};
-  choose_experts(kernels, config, bias, logits, scratch, experts, choice.weights);
+  choose_experts(
+      kernels, config, bias,
+      {.scores = logits, .scratch = scratch, .experts = experts, .weights = choice.weights});
   for (const ExpertId expert : experts)
     choice.experts.push_back(index(expert));
   return choice;
