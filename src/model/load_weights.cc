@@ -126,28 +126,26 @@ Status pack_all(const WeightPlan& plan,
   return Packing(plan, options, weights).run(pool);
 }
 
-Status read_cached(const std::string& path,
-                   const Digest& key,
+Status read_cached(const WeightCacheFile& cache,
                    const WeightPlan& plan,
                    const WeightOptions& options,
                    ModelWeights& weights,
                    ThreadPool& pool) {
-  WD_ASSIGN_OR_RETURN(weights.cache_file, use_cache_file(path));
-  return read_weight_cache(path, key, plan, weights, pool,
+  WD_ASSIGN_OR_RETURN(weights.cache_file, use_cache_file(cache.path));
+  return read_weight_cache(cache, plan, weights, pool,
                            cache_progress(options, LoadProgress::Phase::kReadCache));
 }
 
-Status write_cached(const std::string& path,
-                    const Digest& key,
+Status write_cached(const WeightCacheFile& cache,
                     const WeightPlan& plan,
                     const WeightOptions& options,
                     ModelWeights& weights,
                     ThreadPool& pool) {
   weights.cache_file.reset();  // a broken one is replaced
   WD_TRY(make_cache_room(options.cache_dir, weight_cache_bytes(plan), options.cache_bytes_max));
-  WD_TRY(write_weight_cache(path, key, plan, weights, pool,
+  WD_TRY(write_weight_cache(cache, plan, weights, pool,
                             cache_progress(options, LoadProgress::Phase::kWriteCache)));
-  WD_ASSIGN_OR_RETURN(weights.cache_file, use_cache_file(path));
+  WD_ASSIGN_OR_RETURN(weights.cache_file, use_cache_file(cache.path));
   return {};
 }
 
@@ -159,16 +157,15 @@ Status fill(const Checkpoint& checkpoint,
             ModelWeights& weights,
             ThreadPool& pool) {
   if (options.cache_dir.empty()) return pack_all(plan, options, weights, pool);
-  WD_ASSIGN_OR_RETURN(const Digest key, weight_cache_key(checkpoint, options, plan));
-  const std::string path = weight_cache_path(options.cache_dir, key);
-  const Status cached = read_cached(path, key, plan, options, weights, pool);
+  WD_ASSIGN_OR_RETURN(const WeightCacheFile cache, weight_cache_file(checkpoint, options, plan));
+  const Status cached = read_cached(cache, plan, options, weights, pool);
   weights.from_cache = cached.has_value();
   if (cached) return {};
   if (cached.error().code != ErrorCode::kNotFound) {
     log_warning("{}; packing the weights again", cached.error().message);
   }
   WD_TRY(pack_all(plan, options, weights, pool));
-  const Status written = write_cached(path, key, plan, options, weights, pool);
+  const Status written = write_cached(cache, plan, options, weights, pool);
   if (!written) log_warning("{}; the next start packs again", written.error().message);
   return {};
 }

@@ -201,9 +201,9 @@ Result<std::vector<TableEntry>> read_table(const File& file,
 
 }  // namespace
 
-Result<Digest> weight_cache_key(const Checkpoint& checkpoint,
-                                const WeightOptions& options,
-                                const WeightPlan& plan) {
+Result<WeightCacheFile> weight_cache_file(const Checkpoint& checkpoint,
+                                          const WeightOptions& options,
+                                          const WeightPlan& plan) {
   std::string text = fmt::format(
       "wideep cache 1 kernels {} precision {} experts {} linears {} draft {} dense {} expert {}\n",
       kKernelRevision, static_cast<int>(options.precision),
@@ -223,44 +223,40 @@ Result<Digest> weight_cache_key(const Checkpoint& checkpoint,
     if (task.kind != PackTask::Kind::kExpert) continue;
     text += fmt::format("{}:{}@{} ", task.layer, task.expert, task.place.offset);
   }
-  return sha256(std::as_bytes(std::span(text)));
-}
-
-std::string weight_cache_path(const std::string& folder, const Digest& key) {
-  return fmt::format("{}/{}{}", folder, to_hex(key, 32), kCacheSuffix);
+  const Digest key = sha256(std::as_bytes(std::span(text)));
+  return WeightCacheFile{
+      .path = fmt::format("{}/{}{}", options.cache_dir, to_hex(key, 32), kCacheSuffix), .key = key};
 }
 
 int64_t weight_cache_bytes(const WeightPlan& plan) {
   return file_bytes(lay_out(plan));
 }
 
-Status read_weight_cache(const std::string& path,
-                         const Digest& key,
+Status read_weight_cache(const WeightCacheFile& cache,
                          const WeightPlan& plan,
                          ModelWeights& weights,
                          ThreadPool& pool,
                          const CacheProgress& progress) {
-  WD_ASSIGN_OR_RETURN(const File file, File::open(path));
-  WD_ASSIGN_OR_RETURN(const std::vector<TableEntry> table, read_table(file, key, plan));
+  WD_ASSIGN_OR_RETURN(const File file, File::open(cache.path));
+  WD_ASSIGN_OR_RETURN(const std::vector<TableEntry> table, read_table(file, cache.key, plan));
   return ItemLoop(plan, pool, progress, file.size()).run([&](size_t item) -> Status {
     const std::span<std::byte> bytes = bytes_at(weights, plan.items()[item]);
     WD_TRY(file.read_at(table[item].file_offset, bytes));
     if (xxh64(bytes) != table[item].checksum) {
-      return broken(path, fmt::format("the checksum of item {} differs", item));
+      return broken(cache.path, fmt::format("the checksum of item {} differs", item));
     }
     return {};
   });
 }
 
-Status write_weight_cache(const std::string& path,
-                          const Digest& key,
+Status write_weight_cache(const WeightCacheFile& cache,
                           const WeightPlan& plan,
                           ModelWeights& weights,
                           ThreadPool& pool,
                           const CacheProgress& progress) {
   std::vector<TableEntry> table = lay_out(plan);
   const int64_t total = file_bytes(table);
-  WD_ASSIGN_OR_RETURN(NewFile file, NewFile::create(path));
+  WD_ASSIGN_OR_RETURN(NewFile file, NewFile::create(cache.path));
   WD_TRY(file.check_room(total));
   WD_TRY(ItemLoop(plan, pool, progress, total).run([&](size_t item) -> Status {
     const std::span<const std::byte> bytes = bytes_at(weights, plan.items()[item]);
@@ -268,7 +264,7 @@ Status write_weight_cache(const std::string& path,
     return file.write_at(table[item].file_offset, bytes);
   }));
   const auto table_bytes = std::as_bytes(std::span(table));
-  const Header header{.key = key,
+  const Header header{.key = cache.key,
                       .num_items = static_cast<int64_t>(table.size()),
                       .data_begin = table.front().file_offset,
                       .table_checksum = xxh64(table_bytes)};

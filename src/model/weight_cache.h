@@ -16,12 +16,16 @@
 
 namespace wideep::model {
 
-// The key of what load_weights(checkpoint, options) would pack.
-Result<Digest> weight_cache_key(const Checkpoint& checkpoint,
-                                const WeightOptions& options,
-                                const WeightPlan& plan);
-std::string weight_cache_path(const std::string& folder, const Digest& key);
-// Bytes of its file.
+struct WeightCacheFile {
+  std::string path;
+  Digest key{};
+};
+
+// The file, there or not, of what load_weights(checkpoint, options) would pack.
+Result<WeightCacheFile> weight_cache_file(const Checkpoint& checkpoint,
+                                          const WeightOptions& options,
+                                          const WeightPlan& plan);
+// Its bytes.
 int64_t weight_cache_bytes(const WeightPlan& plan);
 
 // Bytes read or written, in all. An error ends the reading or writing with it.
@@ -29,17 +33,15 @@ using CacheProgress = std::function<Status(int64_t bytes, int64_t total)>;
 
 // Fills the arenas of `weights` from the file. kNotFound if there is none; kDataLoss if it is
 // broken (the arenas are garbage then).
-Status read_weight_cache(const std::string& path,
-                         const Digest& key,
+Status read_weight_cache(const WeightCacheFile& cache,
                          const WeightPlan& plan,
                          ModelWeights& weights,
                          ThreadPool& pool,
                          const CacheProgress& progress);
 
-// Writes the arenas beside `path`, whose folder exists, and renames when all is on disk. kExhausted
-// if the disk has no room for it.
-Status write_weight_cache(const std::string& path,
-                          const Digest& key,
+// Writes the arenas beside the file, whose folder exists, and renames when all is on disk.
+// kExhausted if the disk has no room for it.
+Status write_weight_cache(const WeightCacheFile& cache,
                           const WeightPlan& plan,
                           ModelWeights& weights,
                           ThreadPool& pool,
