@@ -8,7 +8,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
+#include <optional>
 
 namespace wideep::model {
 namespace {
@@ -104,7 +106,8 @@ std::vector<TokenId> tokens_of_rank(int32_t rank) {
 Result<std::vector<float>> run(Model& model, ep::AllToAll& all_to_all, int32_t rank) {
   const std::vector<TokenId> tokens = tokens_of_rank(rank);
   GoldenRunner runner(model, all_to_all, kBlockTokens);
-  GoldenSequence sequence;
+  // The last tokens count as generated.
+  GoldenSequence sequence{.num_prompt = std::ssize(tokens) - 3};
   std::vector<float> out;
   const size_t chunk = static_cast<size_t>(rank) * 3 + 4;
   for (size_t begin = 0; begin < tokens.size(); begin += chunk) {
@@ -130,12 +133,32 @@ std::vector<float> run_alone(std::string_view set, const LoadOptions& load, int3
   return *run(*model, all_to_all, rank);
 }
 
+// What else decides the bits; the number of ranks must not.
+struct Numbers {
+  std::string_view what;
+  std::optional<math::WeightFormat> experts;
+  std::optional<math::RowFormat> dispatch;
+  std::optional<math::RowFormat> combine;
+  bool expanded_prompts = false;
+};
+
+constexpr std::array kNumbers = {Numbers{.what = "as stored"},
+                                 Numbers{.what = "int8", .experts = math::WeightFormat::kInt8},
+                                 Numbers{.what = "int4", .experts = math::WeightFormat::kInt4},
+                                 Numbers{.what = "fp8 there, f32 back",
+                                         .dispatch = math::RowFormat::kFp8,
+                                         .combine = math::RowFormat::kF32},
+                                 Numbers{.what = "expanded prompts", .expanded_prompts = true}};
+
 TEST(GroupGolden, EveryRankGetsTheBitsThatOneRankAloneGets) {
   for (const std::string_view set : {"dsv3-tiny-fp8", "dsv2-tiny-bf16"}) {
-    for (const auto format :
-         {std::optional<math::WeightFormat>(), std::optional(math::WeightFormat::kInt8)}) {
+    for (const Numbers& numbers : kNumbers) {
+      SCOPED_TRACE(numbers.what);
       LoadOptions load = load_options(math::Precision::kMixed, set);
-      load.weights.expert_format = format;
+      load.weights.expert_format = numbers.experts;
+      load.weights.expanded_prompts = numbers.expanded_prompts;
+      load.dispatch_format = numbers.dispatch;
+      load.combine_format = numbers.combine;
       std::vector<std::vector<float>> alone;
       for (int32_t rank = 0; rank < 5; ++rank)
         alone.push_back(run_alone(set, load, rank));
