@@ -1,5 +1,6 @@
 // What has arrived for the experts of this rank in one exchange, by slot. Bounded: all memory is
 // taken at construction. Knows no fabric; who fills it has validated what came from outside.
+// Thread: the engine thread.
 #pragma once
 
 #include "base/ids.h"

@@ -6,7 +6,8 @@
 //   lines    64 bytes x channels x ranks   the last signal of each (channel, source)
 //   bytes    Shape::arena_bytes, from a page boundary: what put() and mapped() are about
 //
-// A value type: pointers into memory that somebody else keeps mapped.
+// A value type: pointers into memory that somebody else keeps mapped. Thread: any; bell, life and
+// lines are atomic, who may touch the bytes when is for their users to settle.
 #pragma once
 
 #include "base/clock.h"

@@ -55,7 +55,7 @@ class FrameSink {
 };
 
 // Takes a stream apart. Payloads of puts go straight to their place: room() is where the next bytes
-// of the stream should be read to.
+// of the stream should be read to. Thread: one at a time, which calls the sink.
 class FrameReader {
  public:
   FrameReader(const Shape& shape, FrameSink& sink);

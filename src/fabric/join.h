@@ -1,5 +1,6 @@
 // How a process becomes a rank: it meets the others at the leader's address, learns who lives
-// where, and gets a fabric to all of them.
+// where, and gets a fabric to all of them. Thread: any; everything here blocks, at most for
+// JoinOptions::timeout in each of its stages.
 #pragma once
 
 #include "base/function_ref.h"

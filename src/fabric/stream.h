@@ -1,4 +1,5 @@
-// A connection to another host that never blocks, and how to get one.
+// A connection to another host that never blocks, and how to get one. Thread: a stream belongs to
+// one at a time; the functions block until their deadline, on any.
 #pragma once
 
 #include "base/clock.h"

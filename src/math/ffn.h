@@ -7,7 +7,7 @@
 // held in the input format of `down` (kBf16, kInt8 with a scale of its own row, or kF32). Output
 // rows are written in `out_format` (kF32 or kBf16), each to where its pointer says: the combine
 // buffer of its token, on this rank or another. A row's result depends on the row, its expert and
-// the ISA level alone.
+// the ISA level alone. Thread: forward() by one thread at a time; it uses the pool's.
 #pragma once
 
 #include "base/function_ref.h"

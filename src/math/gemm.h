@@ -18,7 +18,8 @@
 // fp8 block scales multiply the f32 partial sum of each 128-wide k block. bf16 products take
 // denormal values (below 2^-126) for zero at the levels that have instructions for them.
 // A row's result depends on that row, the weights and the ISA level alone: not on the number of
-// rows, the tiling, the panel range or the threads.
+// rows, the tiling, the panel range or the threads. Thread: any; what rows are prepared in belongs
+// to the calling thread and is kept.
 #pragma once
 
 #include "base/matrix.h"

@@ -1,6 +1,7 @@
 // A loaded model: embedding, decoder layers, head. It owns nothing of the requests: KV blocks and
 // tokens come in with the batch, the exchange between ranks with the call, so that both can outlive
-// or replace each other.
+// or replace each other. Thread: forward() and draft() by one thread, the engine's; everything that
+// is const by any. The layers run on that thread too, and on the pool.
 #pragma once
 
 #include "base/matrix.h"
