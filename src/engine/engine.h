@@ -85,6 +85,7 @@ struct EngineStats {
   int64_t num_accepted_tokens = 0;  // of them right
   int64_t num_steps = 0;
   int64_t num_failed_steps = 0;
+  int64_t expert_bytes_read = 0;  // of routed experts' weights, by all steps
   int64_t num_queued_tokens = 0;  // of waiting requests
   int64_t last_step_tokens = 0;   // rows of this rank
   int64_t last_step_prefill_tokens = 0;

@@ -397,6 +397,7 @@ void EngineImpl::wake() {
 
 void EngineImpl::update_stats() {
   const std::scoped_lock lock(stats_mutex_);
+  stats_.expert_bytes_read = model_.expert_bytes_read();
   stats_.num_running = scheduler_.num_running();
   stats_.num_kv_blocks = cache_.num_blocks();
   stats_.num_kv_blocks_free = cache_.num_available();

@@ -263,6 +263,8 @@ TEST(Engine, CountsWhatItDoes) {
   EXPECT_EQ(stats.prefix_cache_hits, 32);
   EXPECT_EQ(stats.num_kv_blocks, 200);
   EXPECT_EQ(stats.kv_cache_usage, 0);
+  EXPECT_EQ(stats.expert_bytes_read, test.model.expert_bytes_read());
+  EXPECT_GT(stats.expert_bytes_read, 0);
   EXPECT_EQ(test.outcomes[1]->last.usage.cached_tokens, 32);
 }
 

@@ -154,6 +154,8 @@ class FakeModel : public model::Model {
 
   int64_t other_bytes() const override { return 0; }
 
+  int64_t expert_bytes_read() const override { return 100 * num_rows; }
+
   int64_t num_rows = 0;      // computed so far
   int64_t num_rows_max = 0;  // in one step
   // A sequence whose tokens end with this one gets a NaN among its logits. It is never likely, so

@@ -165,6 +165,8 @@ struct ServerMetrics::Series {
                                     {"position", "0"});
   Counter& steps = counter("wideep:steps_total", "Steps of the engine.");
   Counter& failed_steps = counter("wideep:failed_steps_total", "Steps that failed as a whole.");
+  Counter& expert_bytes_read = counter("wideep:expert_bytes_read_total",
+                                       "Bytes of experts' weights that the steps have read.");
   Histogram& step_seconds =
       histogram("wideep:step_seconds", "Time of an engine step in seconds.", kStepBounds);
   Gauge& queued_tokens = gauge("wideep:queued_tokens", "Tokens of waiting requests.");
@@ -301,6 +303,7 @@ void ServerMetrics::update(const engine::EngineStats& stats) {
   grow(series_->accepted_first, last_.num_accepted_tokens, stats.num_accepted_tokens);
   grow(series_->steps, last_.num_steps, stats.num_steps);
   grow(series_->failed_steps, last_.num_failed_steps, stats.num_failed_steps);
+  grow(series_->expert_bytes_read, last_.expert_bytes_read, stats.expert_bytes_read);
   last_ = stats;
 }
 

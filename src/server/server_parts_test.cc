@@ -287,6 +287,17 @@ TEST(ServerMetrics, TellWhatSpeculationGains) {
               ::testing::HasSubstr("vllm:spec_decode_num_accepted_tokens_total" + labels + " 3\n"));
 }
 
+TEST(ServerMetrics, TellHowManyBytesOfExpertsWereRead) {
+  ServerMetrics metrics("m", "0", {.max_model_len = 100});
+  engine::EngineStats stats;
+  stats.expert_bytes_read = 300;
+  metrics.render(stats);
+  stats.expert_bytes_read = 500;
+  EXPECT_THAT(
+      metrics.render(stats),
+      ::testing::HasSubstr("wideep:expert_bytes_read_total{model_name=\"m\",engine=\"0\"} 500\n"));
+}
+
 TEST(ServerMetrics, MethodsThatNobodyRoutesAreOneSeries) {
   ServerMetrics metrics("m", "0", {.max_model_len = 100});
   for (const std::string_view method : {"BREW", "CHURN"})
