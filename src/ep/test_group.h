@@ -103,12 +103,13 @@ inline Outcome run(const SimGroup& group) {
   return outcome;
 }
 
-// One rank of a group over any fabric.
+// One rank of a group over any fabric, with this machine's kernels: rows are encoded, streamed and
+// summed to the same bits at every level.
 inline Result<std::vector<float>> run_on(fabric::Fabric& fabric, const SimGroup& group) {
   ThreadPool pool({.num_threads = 1});
-  WD_ASSIGN_OR_RETURN(auto exchange,
-                      FabricAllToAll::create(fabric, group.placement, math::reference_kernels(),
-                                             pool, group.options));
+  WD_ASSIGN_OR_RETURN(auto exchange, FabricAllToAll::create(fabric, group.placement,
+                                                            math::kernels(math::detect_isa()), pool,
+                                                            group.options));
   return run_scenario(group.scenario, *exchange, group.placement, fabric.rank());
 }
 
