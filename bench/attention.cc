@@ -36,20 +36,13 @@ constexpr int64_t kTokenBytes = (kLatent + kRope) * 2;
 constexpr int64_t kBlockTokens = 64;
 constexpr int64_t kCacheBytes = int64_t{1} << 30;
 
-struct Options {
-  Isa isa = detect_isa();
-  int32_t threads = 2;
-  int32_t rounds = 9;
+struct Options : RunOptions {
   int64_t heads = 16;
-  std::vector<std::string> only;
   std::string timing = "wall";
 };
 
 void declare(CommandLine& command, Options& options) {
-  command.add_isa(&options.isa);
-  command.add_threads(&options.threads);
-  command.add_rounds(&options.rounds);
-  command.add_only(&options.only);
+  command.add_run(&options);
   command.add("--heads", &options.heads, {.group = "Shape", .help = "Heads of the queries."});
   command.add(
       "--timing", &options.timing,
@@ -248,8 +241,6 @@ class Bench {
   }
 
  private:
-  bool wants(const std::string& name) const { return is_wanted(name, options_.only); }
-
   Form absorbed(int64_t queries);
   Form expanded(int64_t queries);
   void add_call(const std::string& name, Form form, Call::Size size);
@@ -285,7 +276,7 @@ Form Bench::expanded(int64_t queries) {
 }
 
 void Bench::add_call(const std::string& name, Form form, Call::Size size) {
-  if (!wants(name)) return;
+  if (!options_.wants(name)) return;
   const auto call = std::make_shared<Call>(std::move(form), size, cache_.bytes());
   const bool decodes = size.count == 1;
   cases_.push_back({.name = name,
@@ -297,7 +288,7 @@ void Bench::add_call(const std::string& name, Form form, Call::Size size) {
 }
 
 void Bench::add_products(const std::string& name, int64_t rows) {
-  if (!wants(name)) return;
+  if (!options_.wants(name)) return;
   const auto work = std::make_shared<Absorption>(pool_, table_, options_.heads, rows);
   const auto operations =
       static_cast<double>(rows * options_.heads * 2 * kLatent * (kNope + kHeadValue));

@@ -15,14 +15,26 @@ constexpr std::array kFormats = {WeightFormat::kF32, WeightFormat::kBf16, Weight
 
 }  // namespace
 
-void CommandLine::add_isa(math::Isa* isa) {
-  isa_ = isa;
-  isa_name_ = math::name(*isa);
+bool RunOptions::wants(std::string_view name) const {
+  const auto contains = [&](const std::string& text) {
+    return name.find(text) != std::string_view::npos;
+  };
+  return only.empty() || std::ranges::any_of(only, contains);
+}
+
+void CommandLine::add_run(RunOptions* run) {
+  isa_ = &run->isa;
+  isa_name_ = math::name(run->isa);
   std::vector<std::string> names;
   for (const math::Isa level : math::supported_isas())
     names.emplace_back(math::name(level));
   add("--isa", &isa_name_,
       {.group = "Run", .help = "The level of the kernels.", .choices = std::move(names)});
+  add_threads(&run->threads);
+  add_rounds(&run->rounds);
+  add("--only", &run->only,
+      {.group = "Run",
+       .help = "Leave out cases whose name does not contain this text, or one of several."});
 }
 
 void CommandLine::add_threads(int32_t* threads) {
@@ -31,12 +43,6 @@ void CommandLine::add_threads(int32_t* threads) {
 
 void CommandLine::add_rounds(int32_t* rounds) {
   add("--rounds", rounds, {.group = "Run", .help = "How often all cases take turns."});
-}
-
-void CommandLine::add_only(std::vector<std::string>* only) {
-  add("--only", only,
-      {.group = "Run",
-       .help = "Leave out cases whose name does not contain this text, or one of several."});
 }
 
 void CommandLine::add_quantization(std::optional<WeightFormat>* format) {
@@ -66,12 +72,6 @@ std::optional<int> CommandLine::parse(int argc, char** argv) {
   for (const WeightFormat format : kFormats)
     if (format_ != nullptr && math::name(format) == format_name_) *format_ = format;
   return std::nullopt;
-}
-
-bool is_wanted(std::string_view name, const std::vector<std::string>& only) {
-  return only.empty() || std::ranges::any_of(only, [&](const std::string& text) {
-           return name.find(text) != std::string_view::npos;
-         });
 }
 
 }  // namespace wideep::bench

@@ -14,15 +14,24 @@
 
 namespace wideep::bench {
 
+// How the cases of a benchmark run.
+struct RunOptions {
+  math::Isa isa = math::detect_isa();
+  int32_t threads = 2;
+  int32_t rounds = 9;
+  std::vector<std::string> only;  // parts of names; none: all cases
+
+  bool wants(std::string_view name) const;
+};
+
 class CommandLine : public OptionSet {
  public:
   using OptionSet::OptionSet;
 
   // Targets hold the defaults and must outlive parse().
-  void add_isa(math::Isa* isa);
+  void add_run(RunOptions* run);
   void add_threads(int32_t* threads);
   void add_rounds(int32_t* rounds);
-  void add_only(std::vector<std::string>* only);
   // --quantization; none: as the checkpoint stores them.
   void add_quantization(std::optional<math::WeightFormat>* format);
 
@@ -35,8 +44,5 @@ class CommandLine : public OptionSet {
   std::optional<math::WeightFormat>* format_ = nullptr;
   std::string format_name_;
 };
-
-// Whether the name of a case contains one of the texts of --only; none: all are wanted.
-bool is_wanted(std::string_view name, const std::vector<std::string>& only);
 
 }  // namespace wideep::bench

@@ -38,15 +38,11 @@ constexpr int64_t kRowsMax = 2048;
 constexpr int64_t kOwnContext = 64;  // tokens that a sequence at decode shares with no other
 constexpr int64_t kCalibrationBytes = int64_t{512} << 20;
 
-struct Options {
+struct Options : RunOptions {
   std::string folder;
   std::optional<math::WeightFormat> quantization;
-  std::vector<std::string> only;
   std::string prompt_form = "absorbed";
-  int32_t threads = 2;
-  int32_t rounds = 5;
   int64_t context = kOwnContext;  // tokens of each sequence at decode
-  math::Isa isa = math::detect_isa();
 };
 
 void declare(CommandLine& command, Options& options) {
@@ -58,10 +54,7 @@ void declare(CommandLine& command, Options& options) {
                .choices = {"absorbed", "expanded"}});
   command.add("--context", &options.context,
               {.group = "Run", .help = "Tokens of each sequence at decode, at least 64."});
-  command.add_only(&options.only);
-  command.add_threads(&options.threads);
-  command.add_rounds(&options.rounds);
-  command.add_isa(&options.isa);
+  command.add_run(&options);
 }
 
 class ForwardBench {
@@ -174,10 +167,8 @@ class ForwardBench {
     return blocks_.back().data();
   }
 
-  bool wants(const std::string& name) const { return is_wanted(name, options_.only); }
-
   void add_decode(int64_t batch) {
-    if (!wants(fmt::format("decode {}", batch))) return;
+    if (!options_.wants(fmt::format("decode {}", batch))) return;
     auto sequences = std::make_shared<std::vector<GoldenSequence>>(static_cast<size_t>(batch));
     fill(*sequences);
     const std::string name = fmt::format("decode {}", batch);
@@ -200,7 +191,7 @@ class ForwardBench {
     std::string name = fmt::format("prefill {}", tokens);
     if (tokens < context) name += fmt::format(" of {}", context);
     if (chunk < tokens) name += fmt::format(" by {}", chunk);
-    if (!wants(name)) return;
+    if (!options_.wants(name)) return;
     cases_.push_back({.name = name,
                       .work = flops_per_token() * static_cast<double>(tokens),
                       .unit = "GFLOPS",
@@ -268,6 +259,7 @@ class ForwardBench {
 
 int run(int argc, char** argv) {
   Options options;
+  options.rounds = 5;
   CommandLine command("forward_bench", "How fast a whole model computes.");
   declare(command, options);
   if (const auto status = command.parse(argc, argv)) return *status;

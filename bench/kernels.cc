@@ -25,21 +25,14 @@ namespace {
 
 using namespace math;
 
-struct Options {
-  Isa isa = detect_isa();
-  int32_t threads = 2;
-  int32_t rounds = 9;
-  std::vector<std::string> only;
+struct Options : RunOptions {
   int64_t hidden = 2048;
   int64_t inner = 1024;
   int64_t weight_mib = 1536;  // distinct weights of a case, well above a shared last-level cache
 };
 
 void declare(CommandLine& command, Options& options) {
-  command.add_isa(&options.isa);
-  command.add_threads(&options.threads);
-  command.add_rounds(&options.rounds);
-  command.add_only(&options.only);
+  command.add_run(&options);
   command.add("--hidden", &options.hidden, {.group = "Shape", .help = "Inputs of an expert."});
   command.add("--inner", &options.inner, {.group = "Shape", .help = "Its inner width."});
   command.add("--weight-mib", &options.weight_mib,
@@ -84,8 +77,6 @@ class Bench {
                                        options_.inner, options_.weight_mib));
   }
 
-  bool wants(const std::string& case_name) const { return is_wanted(case_name, options_.only); }
-
  private:
   Options options_;
   const Kernels& table_;
@@ -118,7 +109,7 @@ struct MoeLayer {
 void Bench::add_moe(WeightFormat format, int64_t rows_per_expert, int64_t active) {
   const std::string label =
       fmt::format("moe {} {} experts x {} rows", name(format), active, rows_per_expert);
-  if (!wants(label)) return;
+  if (!options_.wants(label)) return;
   auto layer = std::make_shared<MoeLayer>();
   const int64_t up_bytes = packed_gate_up_bytes(format, options_.inner, options_.hidden);
   const int64_t down_bytes = packed_bytes(format, options_.hidden, options_.inner);
@@ -167,7 +158,7 @@ void Bench::add_moe(WeightFormat format, int64_t rows_per_expert, int64_t active
 
 void Bench::add_single(WeightFormat format, int64_t m, int64_t n, int64_t k) {
   const std::string label = fmt::format("single {} m {} n {} k {}", name(format), m, n, k);
-  if (!wants(label)) return;
+  if (!options_.wants(label)) return;
   const bool whole = format != WeightFormat::kBf16;
   const int64_t bytes = packed_bytes(format, n, k);
   const int copies = static_cast<int>(std::min<int64_t>(256, (int64_t{512} << 20) / bytes));
@@ -206,7 +197,7 @@ void Bench::add_single(WeightFormat format, int64_t m, int64_t n, int64_t k) {
 // A square matrix on all threads, as a layer's projections are: other weights at each run.
 void Bench::add_linear(WeightFormat format, int64_t m) {
   const std::string label = fmt::format("linear {} m {}", name(format), m);
-  if (!wants(label)) return;
+  if (!options_.wants(label)) return;
   const int64_t n = options_.hidden;
   const int64_t bytes = packed_bytes(format, n, n);
   const bool whole = format == WeightFormat::kInt8 || format == WeightFormat::kInt4;
