@@ -44,6 +44,14 @@ void multiply_into(const Kernels& kernels,
   }
 }
 
+// The calling thread's; grows to the widest rows once. A function, because a thread_local variable
+// is made, and freed with its thread, only where its declaration is passed: a lambda that runs on
+// other threads does not pass the one around it.
+PreparedRows& prepared_of_thread() {
+  thread_local PreparedRows prepared;
+  return prepared;
+}
+
 }  // namespace
 
 RowFormat input_format(WeightFormat weights, Precision precision) {
@@ -99,7 +107,7 @@ void gemm(const Kernels& kernels,
   const auto num_rows = static_cast<int64_t>(x.pointers.size());
   WD_CHECK(out.rows == num_rows && out.cols == w.n);
   WD_CHECK(panels.begin >= 0 && panels.end <= w.num_panels());
-  thread_local PreparedRows prepared;  // grows to the widest block once
+  PreparedRows& prepared = prepared_of_thread();
   const int64_t step = rows_per_block(x);
   for (int64_t begin = 0; begin < num_rows; begin += step) {
     const int64_t count = std::min(step, num_rows - begin);
@@ -147,13 +155,12 @@ void parallel_gemm(ThreadPool& pool,
   const auto block_of = [&](int64_t block) {
     return product_of(w, x.slice(block * step, std::min(step, num_rows - block * step)));
   };
-  thread_local PreparedRows prepared;  // grows to the widest rows once
   const int64_t block_bytes = round_up(kernels.prepared_bytes(block_of(0)), 64);
   const auto prepare_own = [&](int) {
     if (blocks == 1 && block_bytes > 0)
-      kernels.prepare_rows(block_of(0), prepared.reserve(block_bytes));
+      kernels.prepare_rows(block_of(0), prepared_of_thread().reserve(block_bytes));
   };
-  std::byte* const shared = prepared.reserve(blocks * block_bytes);
+  std::byte* const shared = prepared_of_thread().reserve(blocks * block_bytes);
   if (blocks > 1 && block_bytes > 0) {
     pool.for_each(blocks, [&](int64_t block, int) {
       kernels.prepare_rows(block_of(block), shared + block * block_bytes);
@@ -162,7 +169,7 @@ void parallel_gemm(ThreadPool& pool,
   // All blocks of rows of a panel one after the other: it is read from memory once. Panels in
   // ranges: what a kernel asks for behind its panel is the next one.
   pool.for_ranges(w.num_panels() * blocks, prepare_own, [&](ItemRange items, int) {
-    const std::byte* const base = blocks == 1 ? prepared.reserve(0) : shared;
+    const std::byte* const base = blocks == 1 ? prepared_of_thread().reserve(0) : shared;
     for (int64_t item = items.begin; item < items.end; ++item) {
       const int64_t panel = item / blocks;
       const int64_t block = item % blocks;
