@@ -155,6 +155,28 @@ TEST_P(Gemm, GivesTheSameBitsBeyondOneBlockOfRows) {
   }
 }
 
+TEST_P(Gemm, AddsEachValueOnceItIsWhole) {
+  constexpr int64_t kN = 100;
+  constexpr int64_t kK = 700;
+  ThreadPool pool({.num_threads = 3});
+  for (const Pairing& pairing : kPairings) {
+    const Packed w(TestMatrix(kN, kK, 61).source(), pairing.weights);
+    for (const int64_t rows : {1, 9, 70}) {
+      RowBuffer buffer(pairing.rows, rows, kK);
+      const Rows x = buffer.encode(table(), random_matrix(rows, kK, 62).view());
+      Matrix<float> product(rows, kN);
+      parallel_gemm(pool, table(), w.matrix(), x, product.view());
+      const Matrix<float> before = random_matrix(rows, kN, 63);
+      Matrix<float> sum = random_matrix(rows, kN, 63);
+      parallel_gemm(pool, table(), w.matrix(), x, sum.view(), Write::kAdd);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < kN; ++c)
+          ASSERT_EQ(sum(r, c), before(r, c) + product(r, c)) << label(pairing, GetParam());
+      }
+    }
+  }
+}
+
 TEST_P(Gemm, TakesRowsFromAnywhere) {
   for (const Pairing& pairing : kPairings) {
     const Packed w(TestMatrix(64, 128, 41).source(), pairing.weights);
