@@ -27,6 +27,73 @@ constexpr int64_t kTurn = 64;       // values
 constexpr int64_t kBlock = 512;     // values of a result that are written at once
 constexpr int64_t kCacheLine = 64;
 
+// Values of a row that become values of a result in another format.
+struct Block {
+  math::RowFormat from{};
+  math::RowFormat to{};  // kBf16 or kF32
+  const std::byte* in = nullptr;
+  std::byte* out = nullptr;
+  int64_t count = 0;
+  uint16_t salt = 0;  // see salt_of
+};
+
+template <typename To, typename From, typename F>
+[[gnu::always_inline]] inline void transform(const Block& block, F&& f) {
+  const auto* __restrict in = reinterpret_cast<const From*>(block.in);
+  auto* __restrict out = reinterpret_cast<To*>(block.out);
+  const int64_t count = block.count;  // as far as the compiler knows, `out` may change it
+  for (int64_t i = 0; i < count; ++i)
+    out[i] = f(in[i]);
+}
+
+// Takes the bits of a bf16 from each value: the upper half of an f32; of a code, those of a number
+// between 2^-31 and 2 that all its bits show in. Integers only: the same bits however vectorised.
+template <typename To>
+[[gnu::always_inline]] inline void convert_to(const Block& block) {
+  constexpr int kShift = sizeof(To) * 8 - 16;
+  const auto bf16 = [](uint32_t bits) { return static_cast<To>(bits << kShift); };
+  if (block.from == math::RowFormat::kF32) {
+    transform<To, uint32_t>(block, [&](uint32_t value) { return bf16(value >> 16); });
+  } else if (block.from == math::RowFormat::kBf16) {
+    transform<To, uint16_t>(block, [&](uint16_t value) { return bf16(value); });
+  } else {
+    const uint32_t salt = block.salt;
+    transform<To, uint8_t>(
+        block, [&](uint8_t code) { return bf16((((code * 0x101U) & 0x8F7FU) | 0x3000U) ^ salt); });
+  }
+}
+
+[[gnu::always_inline]] inline void convert_values(const Block& block) {
+  if (block.to == math::RowFormat::kF32) return convert_to<uint32_t>(block);
+  convert_to<uint16_t>(block);
+}
+
+[[gnu::target("avx512bw")]] void convert_wide(const Block& block) {
+  convert_values(block);
+}
+
+void convert(math::Isa isa, const Block& block) {
+  if (isa >= math::Isa::kAvx512) return convert_wide(block);
+  convert_values(block);
+}
+
+int64_t value_bytes(math::RowFormat format) {
+  return math::row_scale_offset(format, kTurn) / kTurn;
+}
+
+// The scales of a row as seven bits of a mantissa, so that they show, too.
+uint16_t salt_of(const EpTrial& trial, const std::byte* row) {
+  uint64_t mixed = 0;
+  const math::RowFormat format = trial.formats.input;
+  const int64_t end = math::row_bytes(format, trial.hidden);
+  for (int64_t i = math::row_scale_offset(format, trial.hidden); i < end; i += 8) {
+    uint64_t word = 0;
+    std::memcpy(&word, row + i, sizeof word);
+    mixed = (mixed ^ word) * 0x9E3779B97F4A7C15U;
+  }
+  return static_cast<uint16_t>(mixed >> 57);
+}
+
 // Draws distinct experts with the given weights: the smallest of exponential waiting times.
 class ExpertDraw {
  public:
@@ -190,7 +257,6 @@ ep::Routing EpInputs::routing() const {
 EpExpert::EpExpert(const EpTrial& trial, const math::Kernels& kernels)
     : trial_(trial),
       kernels_(kernels),
-      values_(static_cast<size_t>(trial.hidden)),
       block_(static_cast<size_t>(math::row_bytes(trial.formats.combine, kBlock))) {}
 
 void EpExpert::compute(ExpertId expert, const EpRow& row) {
@@ -205,16 +271,9 @@ void EpExpert::compute(ExpertId expert, const EpRow& row) {
     copy({row.in, first}, second, row.is_far);
     return;
   }
-  const std::span<const float> values = decode(row.in);
-  encode(values.subspan(static_cast<size_t>(shift)), row.out, row.is_far);
-  encode(values.first(static_cast<size_t>(shift)), second, row.is_far);
-}
-
-std::span<const float> EpExpert::decode(const std::byte* row) {
-  if (trial_.formats.input == math::RowFormat::kF32)
-    return {reinterpret_cast<const float*>(row), values_.size()};
-  kernels_.decode_row(trial_.formats.input, row, trial_.hidden, values_.data());
-  return values_;
+  salt_ = salt_of(trial_, row.in);
+  convert_part(row.in, {shift, trial_.hidden}, row.out, row.is_far);
+  convert_part(row.in, {0, shift}, second, row.is_far);
 }
 
 void EpExpert::copy(std::span<const std::byte> from, std::byte* out, bool is_far) {
@@ -229,15 +288,20 @@ void EpExpert::copy(std::span<const std::byte> from, std::byte* out, bool is_far
   }
 }
 
-// The combine formats have no scales: a row is encoded a block at a time.
-void EpExpert::encode(std::span<const float> values, std::byte* out, bool is_far) {
-  const math::RowFormat format = trial_.formats.combine;
-  for (int64_t i = 0; i < std::ssize(values); i += kBlock) {
-    const int64_t count = std::min(kBlock, std::ssize(values) - i);
-    std::byte* const to = out + math::row_bytes(format, i);
+void EpExpert::convert_part(const std::byte* row, Values values, std::byte* out, bool is_far) {
+  const ep::RowFormats& formats = trial_.formats;
+  for (int64_t i = values.begin; i < values.end; i += kBlock) {
+    const int64_t count = std::min(kBlock, values.end - i);
+    const int64_t bytes = count * value_bytes(formats.combine);
     ask_for_next();
-    kernels_.encode_row(format, values.data() + i, count, is_far ? block_.data() : to);
-    if (is_far) kernels_.stream(block_.data(), math::row_bytes(format, count), to);
+    convert(kernels_.isa, {.from = formats.input,
+                           .to = formats.combine,
+                           .in = row + i * value_bytes(formats.input),
+                           .out = is_far ? block_.data() : out,
+                           .count = count,
+                           .salt = salt_});
+    if (is_far) kernels_.stream(block_.data(), bytes, out);
+    out += bytes;
   }
 }
 

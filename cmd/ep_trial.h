@@ -4,7 +4,7 @@
 //
 // What is timed on each rank: rows are encoded and leave, every expert writes one result row for
 // each row it gets, results come home and are added in k order. What the experts do is next to
-// nothing (a copy), so that the exchange is measured.
+// nothing, so that the exchange is measured: a row is read once and a result written once.
 #pragma once
 
 #include "base/matrix.h"
@@ -59,7 +59,9 @@ struct EpRow {
 };
 
 // The expert: turns the row by 64 values for each expert number, so that a row that went to another
-// expert shows. Thread: one at a time.
+// expert shows. Where its results have another format than its rows, it takes the bits of a value
+// or code, no more: as a model's experts do not decode rows, they multiply codes. All bits of a row
+// show in its result, but for the lower half of f32 values. Thread: one at a time.
 class EpExpert {
  public:
   EpExpert(const EpTrial& trial, const math::Kernels& kernels);
@@ -69,16 +71,20 @@ class EpExpert {
   void finish() { kernels_.stream_fence(); }
 
  private:
-  std::span<const float> decode(const std::byte* row);
+  struct Values {  // of a row, [begin, end)
+    int64_t begin = 0;
+    int64_t end = 0;
+  };
+
   void copy(std::span<const std::byte> from, std::byte* out, bool is_far);
-  void encode(std::span<const float> values, std::byte* out, bool is_far);
+  void convert_part(const std::byte* row, Values values, std::byte* out, bool is_far);
   void ask_for_next();
 
   const EpTrial trial_;
   const math::Kernels& kernels_;
-  std::vector<float> values_;
   AlignedBuffer block_;              // of a result, before it is streamed
-  const std::byte* next_ = nullptr;  // what of it has not been asked for
+  uint16_t salt_ = 0;                // of the present row
+  const std::byte* next_ = nullptr;  // what of the next has not been asked for
 };
 
 // What must be added to x for the first `num_tokens` of a rank's tokens, by the reference kernels
