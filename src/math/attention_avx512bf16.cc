@@ -19,11 +19,17 @@ struct DotAttention {
     return kScores * 4 + kTilesMax * kWeightBytes + kValuePanelBytes;
   }
 
+  // What is needed later, [16] rows each.
+  struct Ahead {
+    const std::byte* keys;
+    const std::byte* values;  // null: they are among the keys
+  };
+
   // scores[16 positions][16 rows]. Sixteen short streams are more than the hardware foresees: each
-  // step asks for a line of the keys that come `next`, [16] rows like `keys`.
+  // step asks for a line of what comes later.
   static void score(const std::byte* queries,
                     const std::byte* keys,
-                    const std::byte* next,
+                    const Ahead& ahead,
                     const AttentionShape& shape,
                     int64_t token_bytes,
                     float* scores) {
@@ -32,7 +38,9 @@ struct DotAttention {
       sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < shape.key_width * 2; i += 4) {
       const int64_t step = i / 4;
-      __builtin_prefetch(next + step % kAttentionTile * token_bytes + step / kAttentionTile * 64);
+      const int64_t line = step % kAttentionTile * token_bytes + step / kAttentionTile * 64;
+      __builtin_prefetch(ahead.keys + line);
+      if (ahead.values != nullptr) __builtin_prefetch(ahead.values + line, 0, 2);
       const __m512bh q = as_bf16(_mm512_load_si512(queries + i * 16));
       const std::byte* key = keys + i;
       for (int t = 0; t < 16; t += 4, key += 4 * token_bytes) {
@@ -106,14 +114,17 @@ struct DotAttention {
     std::byte* panel = work + kScores * 4;
     std::byte* weights = panel + kValuePanelBytes;
     Softmax::Factors factors[kTilesMax];
+    const bool values_apart = cached.value_bytes >= cached.key_bytes + shape.key_width * 2;
     for (size_t i = 0; i < tiles.size(); ++i) {
       const int64_t any = Softmax::seen_by_any(tiles[i]);
       for (int64_t t = 0; t < any; t += kAttentionTile) {
         const auto tile = static_cast<size_t>(t / kAttentionTile);
         const size_t next = t + kAttentionTile < any ? tile + 1 : tile;
-        score(tiles[i].queries, cached.tiles[tile] + cached.key_bytes,
-              cached.tiles[next] + cached.key_bytes, shape, cached.token_bytes,
-              scores + t * kRowTile);
+        const Ahead ahead = {
+            .keys = cached.tiles[next] + cached.key_bytes,
+            .values = values_apart && i == 0 ? cached.tiles[tile] + cached.value_bytes : nullptr};
+        score(tiles[i].queries, cached.tiles[tile] + cached.key_bytes, ahead, shape,
+              cached.token_bytes, scores + t * kRowTile);
       }
       Softmax::Sums sums;
       Shared::weigh(shape, scores, tiles[i], sums, weights + i * kWeightBytes);
