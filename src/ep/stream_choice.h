@@ -3,7 +3,8 @@
 //
 // Nobody else can tell: cores of a virtual machine share a cache or not, whatever it says, and from
 // one hour to the next (docs/decisions/0015). So it is measured: of every kTryEvery exchanges two
-// are trials, one for each way, whose copies of rows into memory that others have read are timed.
+// are trials, one for each way, whose copies of rows into memory that others have read are timed;
+// the best of a way's last few trials counts, because others may have the processor in between.
 // The bits are the same either way, so ranks need not agree. Thread: the engine thread.
 #pragma once
 
@@ -31,11 +32,15 @@ class StreamChoice {
 
   static constexpr int64_t kBytesMin = 16 << 10;  // fewer tell nothing
   static constexpr int64_t kTryEvery = 64;
+  static constexpr int64_t kTrials = 3;
 
  private:
+  // The last trials of one way.
   struct Measured {
     int64_t count = 0;
-    double ns_per_byte = 0;  // the last ones count most
+    std::array<double, kTrials> ns_per_byte{};
+
+    double best() const;
   };
 
   std::array<Measured, 2> measured_;  // [streams]
