@@ -30,6 +30,11 @@ TEST(StreamChoice, TakesTheFasterWayAndTriesTheOtherNowAndThen) {
   EXPECT_EQ(run(fast_stream, 640, microseconds{30}, microseconds{100}), 640 - 10);
 }
 
+TEST(StreamChoice, CountsTheWayBackFromMemory) {
+  StreamChoice choice;
+  EXPECT_LT(run(choice, 64, microseconds{50}, microseconds{100}), 8);
+}
+
 TEST(StreamChoice, ChangesItsMindWhenTheMachineDoes) {
   StreamChoice choice;
   run(choice, 640, microseconds{100}, microseconds{30});
