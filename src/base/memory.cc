@@ -16,27 +16,12 @@
 namespace wideep {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
-
 bool is_mapped(size_t bytes) {
   return bytes >= kHugePage;
 }
 
-size_t mapped_bytes(size_t bytes) {
+size_t in_huge_pages(size_t bytes) {
   return (bytes + kHugePage - 1) / kHugePage * kHugePage;
-}
-
-// Maps `bytes` (a multiple of 2 MiB) at a 2-MiB boundary.
-std::byte* map_aligned(size_t bytes) {
-  const size_t reserved = bytes + kHugePage;
-  void* base = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  WD_CHECK(base != MAP_FAILED);
-  const size_t in_front = (kHugePage - reinterpret_cast<uintptr_t>(base) % kHugePage) % kHugePage;
-  auto* const aligned = static_cast<std::byte*>(base) + in_front;
-  if (in_front > 0) munmap(base, in_front);
-  munmap(aligned + bytes, kHugePage - in_front);
-  madvise(aligned, bytes, MADV_HUGEPAGE);
-  return aligned;
 }
 
 size_t read_number(const char* path, size_t fallback) {
@@ -47,10 +32,25 @@ size_t read_number(const char* path, size_t fallback) {
 
 }  // namespace
 
+std::span<std::byte> map_huge_aligned(size_t bytes) {
+  const size_t wanted = in_huge_pages(bytes);
+  const size_t reserved = wanted + kHugePage;
+  void* base = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) return {};
+  const size_t in_front = (kHugePage - reinterpret_cast<uintptr_t>(base) % kHugePage) % kHugePage;
+  auto* const aligned = static_cast<std::byte*>(base) + in_front;
+  if (in_front > 0) munmap(base, in_front);
+  munmap(aligned + wanted, kHugePage - in_front);
+  return {aligned, wanted};
+}
+
 AlignedBuffer::AlignedBuffer(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   if (is_mapped(bytes)) {
-    data_ = map_aligned(mapped_bytes(bytes));
+    const std::span<std::byte> mapped = map_huge_aligned(bytes);
+    WD_CHECK(!mapped.empty());
+    data_ = mapped.data();
+    madvise(data_, mapped.size(), MADV_HUGEPAGE);
     return;
   }
   const size_t padded = (bytes + 63) / 64 * 64;
@@ -62,7 +62,7 @@ AlignedBuffer::AlignedBuffer(size_t bytes) : bytes_(bytes) {
 AlignedBuffer::~AlignedBuffer() {
   if (data_ == nullptr) return;
   if (is_mapped(bytes_)) {
-    munmap(data_, mapped_bytes(bytes_));
+    munmap(data_, in_huge_pages(bytes_));
   } else {
     std::free(data_);
   }

@@ -8,6 +8,12 @@
 
 namespace wideep {
 
+inline constexpr size_t kHugePage = size_t{2} << 20;
+
+// Room for `bytes` in whole huge pages, at a multiple of them: private zeroed memory, none of it
+// taken yet. Empty where there is no room. The caller unmaps all of it.
+std::span<std::byte> map_huge_aligned(size_t bytes);
+
 // Zeroed anonymous memory, 64-byte aligned; from 2 MiB on it is 2-MiB aligned and asks for huge
 // pages. Never a mapped file: the kernel cannot page it out where there is no swap. Aborts when
 // memory is gone.

@@ -9,7 +9,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
-#include <sys/mman.h>
 
 #include <array>
 #include <atomic>
@@ -310,16 +309,6 @@ TEST(Handover, GreetingsOfOthersAreRefused) {
   EXPECT_FALSE(parse({kGreetingMagic, 5, 6, 4}).has_value());
   EXPECT_FALSE(parse({kGreetingMagic, 5, 6, -1}).has_value());
   EXPECT_FALSE(parse_greeting({}, own, 4).has_value());
-}
-
-TEST(SharedMemory, IsRefusedUnsealedOrOfAnotherSize) {
-  auto memory = SharedMemory::create("test", 8192);
-  ASSERT_TRUE(memory.has_value());
-  EXPECT_TRUE(SharedMemory::map(UniqueFd(dup(memory->fd())), 8192).has_value());
-  EXPECT_FALSE(SharedMemory::map(UniqueFd(dup(memory->fd())), 4096).has_value());
-  UniqueFd unsealed(memfd_create("unsealed", MFD_CLOEXEC));
-  ASSERT_EQ(ftruncate(unsealed.get(), 8192), 0);
-  EXPECT_FALSE(SharedMemory::map(std::move(unsealed), 8192).has_value());
 }
 
 }  // namespace

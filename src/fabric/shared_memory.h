@@ -34,24 +34,25 @@ class SharedMemory {
   // The same for reading only: writing to its bytes() ends the process.
   static Result<SharedMemory> map_read_only(UniqueFd fd, int64_t bytes);
 
-  // Touches every page now. kExhausted: the machine has no room.
+  // Touches every page now; most of them are huge pages (2 MiB) where the machine has such. The
+  // memory must be mapped for writing. kExhausted: the machine has no room.
   Status populate();
 
-  std::span<std::byte> bytes() { return {data_, bytes_}; }
+  std::span<std::byte> bytes() { return bytes_; }
 
-  std::span<const std::byte> bytes() const { return {data_, bytes_}; }
+  std::span<const std::byte> bytes() const { return bytes_; }
 
   int fd() const { return fd_.get(); }
 
  private:
   static Result<SharedMemory> map_sealed(UniqueFd fd, int64_t bytes, int protection);
 
-  SharedMemory(UniqueFd fd, std::byte* data, size_t bytes)
-      : fd_(std::move(fd)), data_(data), bytes_(bytes) {}
+  SharedMemory(UniqueFd fd, std::span<std::byte> mapped, size_t bytes)
+      : fd_(std::move(fd)), mapped_(mapped), bytes_(mapped.first(bytes)) {}
 
   UniqueFd fd_;
-  std::byte* data_ = nullptr;
-  size_t bytes_ = 0;
+  std::span<std::byte> mapped_;  // bytes_, up to the end of a huge page
+  std::span<std::byte> bytes_;
 };
 
 }  // namespace wideep::fabric
