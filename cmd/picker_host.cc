@@ -31,9 +31,12 @@ void PickerFlags::declare(OptionSet& options) {
        .value_name = "FILE"});
   options.add("--config-text", &config_text, {.group = "Picker", .help = "The same, as text."});
   options.add("--endpoint", &endpoints,
+              {.group = "Picker", .help = "An endpoint, host:port or role=host:port; repeat it."});
+  options.add("--endpoint-dns", &endpoint_names,
               {.group = "Picker",
-               .help = "An endpoint, host:port or role=host:port; repeat it. For changing sets use "
-                       "file-discovery in the configuration."});
+               .help = "Each address of a DNS name is an endpoint, at each port: host:8000, "
+                       "host:8000-8007 or role=host:ports; repeat it. Names are looked up every "
+                       "second: a headless Service of Kubernetes tells which pods are ready."});
   options.add("--endpoints-file", &endpoints_file,
               {.group = "Picker",
                .help = "The endpoints, in file-discovery's form; read again when it changes.",
@@ -67,22 +70,39 @@ Result<std::unique_ptr<PickerHost>> PickerHost::create(const PickerFlags& flags,
 
   auto host = std::make_unique<PickerHost>();
   host->picker_ = std::make_unique<epp::EndpointPicker>(std::move(*config), real_clock());
+  WD_TRY(host->discover(flags, loop, std::move(discovery)));
+  host->scraper_ = std::make_unique<epp::Scraper>(
+      loop, client, *host->picker_,
+      epp::ScraperOptions{.interval = std::chrono::milliseconds(flags.refresh_ms)}, real_clock());
+  return host;
+}
+
+Status PickerHost::discover(const PickerFlags& flags,
+                            net::EventLoop& loop,
+                            std::optional<epp::FileDiscoveryOptions> file) {
+  if (file) {
+    if (!flags.endpoints.empty() || !flags.endpoint_names.empty())
+      return invalid_argument(
+          "--endpoint and --endpoint-dns exclude file-discovery and --endpoints-file");
+    discovery_ = std::make_unique<epp::FileDiscovery>(loop, *picker_, *std::move(file));
+    return discovery_->load();
+  }
   std::vector<epp::EndpointSpec> specs;
   for (const std::string& endpoint : flags.endpoints) {
     WD_ASSIGN_OR_RETURN(epp::EndpointSpec spec, parse_endpoint(endpoint));
     specs.push_back(std::move(spec));
   }
-  host->picker_->set_endpoints(std::move(specs));
-  if (discovery) {
-    if (!flags.endpoints.empty())
-      return invalid_argument("--endpoint excludes file-discovery and --endpoints-file");
-    host->discovery_ = std::make_unique<epp::FileDiscovery>(loop, *host->picker_, *discovery);
-    WD_TRY(host->discovery_->load());
+  std::vector<epp::NamedEndpoints> names;
+  for (const std::string& name : flags.endpoint_names) {
+    auto named = epp::parse_named_endpoints(name);
+    if (!named) return with_context(named.error(), "--endpoint-dns");
+    names.push_back(std::move(*named));
   }
-  host->scraper_ = std::make_unique<epp::Scraper>(
-      loop, client, *host->picker_,
-      epp::ScraperOptions{.interval = std::chrono::milliseconds(flags.refresh_ms)}, real_clock());
-  return host;
+  picker_->set_endpoints(specs);
+  if (!names.empty())
+    dns_discovery_ =
+        std::make_unique<epp::DnsDiscovery>(loop, *picker_, std::move(specs), std::move(names));
+  return {};
 }
 
 }  // namespace wideep::cmd

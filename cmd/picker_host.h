@@ -4,6 +4,7 @@
 #include "base/options.h"
 #include "base/result.h"
 #include "epp/discovery.h"
+#include "epp/dns_discovery.h"
 #include "epp/endpoint_picker.h"
 #include "epp/scraper.h"
 #include "http/client.h"
@@ -11,6 +12,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,8 +21,9 @@ namespace wideep::cmd {
 struct PickerFlags {
   std::string config_file;
   std::string config_text;
-  std::vector<std::string> endpoints;  // host:port, or role=host:port
-  std::string endpoints_file;          // as of file-discovery, watched
+  std::vector<std::string> endpoints;       // host:port, or role=host:port
+  std::vector<std::string> endpoint_names;  // host:ports, or role=host:ports
+  std::string endpoints_file;               // as of file-discovery, watched
   int64_t refresh_ms = 50;
 
   void declare(OptionSet& options);
@@ -36,8 +39,13 @@ class PickerHost {
   epp::EndpointPicker& picker() { return *picker_; }
 
  private:
+  Status discover(const PickerFlags& flags,
+                  net::EventLoop& loop,
+                  std::optional<epp::FileDiscoveryOptions> file);
+
   std::unique_ptr<epp::EndpointPicker> picker_;
   std::unique_ptr<epp::FileDiscovery> discovery_;
+  std::unique_ptr<epp::DnsDiscovery> dns_discovery_;
   std::unique_ptr<epp::Scraper> scraper_;
 };
 

@@ -1,6 +1,7 @@
 // Where the picker's knowledge comes from: request bodies, the endpoints file, metrics.
 #include "base/file.h"
 #include "epp/discovery.h"
+#include "epp/dns_discovery.h"
 #include "epp/metrics_text.h"
 #include "epp/request_body.h"
 #include "epp/scraper.h"
@@ -15,6 +16,17 @@ namespace {
 
 PickerConfig default_config() {
   return *parse_picker_config("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n");
+}
+
+// Looks every 20 ms, for at most 20 s.
+bool becomes_true(net::EventLoop& loop, const std::function<bool()>& condition) {
+  const TimePoint give_up = real_clock().now() + std::chrono::seconds(20);
+  while (!condition() && real_clock().now() < give_up) {
+    std::promise<void> turned;
+    loop.post_after(std::chrono::milliseconds(20), [&] { turned.set_value(); });
+    turned.get_future().wait();
+  }
+  return condition();
 }
 
 TEST(RequestBody, ReadsEveryFormOfPrompt) {
@@ -78,19 +90,42 @@ TEST(FileDiscovery, ReloadsAChangedFileAndKeepsTheOldSetOnAMistake) {
   EXPECT_EQ(picker.snapshot()->endpoints.size(), 1U);
   ASSERT_TRUE(write_file(
       path, "endpoints: [{name: a, address: h, port: 1}, {name: b, address: h, port: 2}]"));
-  const auto has = [&](size_t count) {  // looks once per turn of the loop, for at most 20 s
-    const TimePoint give_up = real_clock().now() + std::chrono::seconds(20);
-    while (picker.snapshot()->endpoints.size() != count && real_clock().now() < give_up) {
-      std::promise<void> turned;
-      thread.loop().post_after(std::chrono::milliseconds(20), [&] { turned.set_value(); });
-      turned.get_future().wait();
-    }
-    return picker.snapshot()->endpoints.size() == count;
-  };
-  EXPECT_TRUE(has(2));
+  EXPECT_TRUE(
+      becomes_true(thread.loop(), [&] { return picker.snapshot()->endpoints.size() == 2; }));
   ASSERT_TRUE(write_file(path, "endpoints: broken"));
   thread.loop().run_and_wait([&] { EXPECT_FALSE(discovery->load()); });
   EXPECT_EQ(picker.snapshot()->endpoints.size(), 2U);
+  thread.loop().run_and_wait([&] { discovery.reset(); });
+}
+
+TEST(DnsDiscovery, ReadsNamesWithPortsAndRoles) {
+  const auto one = parse_named_endpoints("decode=d.ns.svc:8000-8002,9000");
+  ASSERT_TRUE(one) << one.error().message;
+  EXPECT_EQ(one->host, "d.ns.svc");
+  EXPECT_EQ(one->ports, (std::vector<uint16_t>{8000, 8001, 8002, 9000}));
+  EXPECT_EQ(one->labels, (Labels{{std::string(kRoleLabel), "decode"}}));
+  EXPECT_TRUE(parse_named_endpoints("d:1")->labels.empty());
+  for (const char* bad : {"", "d", "d:", ":8000", "=d:1", "decode=:1", "d:0", "d:x", "d:65536",
+                          "d:1,", "d:2-1", "d:1-", "d:1-65535"}) {
+    EXPECT_FALSE(parse_named_endpoints(bad)) << bad;
+  }
+}
+
+TEST(DnsDiscovery, MakesAnEndpointOfEachAddressAndPortBesideTheFixedOnes) {
+  EndpointPicker picker(default_config(), real_clock());
+  net::LoopThread thread;
+  std::unique_ptr<DnsDiscovery> discovery;
+  thread.loop().run_and_wait([&] {
+    discovery = std::make_unique<DnsDiscovery>(
+        thread.loop(), picker,
+        std::vector<EndpointSpec>{{.name = "default/a", .address = {"10.0.0.1", 80, {}}}},
+        std::vector<NamedEndpoints>{{.host = "127.0.0.1", .ports = {1, 2}, .labels = {}},
+                                    {.host = "no-such-name.invalid", .ports = {1}, .labels = {}}});
+  });
+  EXPECT_TRUE(
+      becomes_true(thread.loop(), [&] { return picker.snapshot()->endpoints.size() == 3; }));
+  EXPECT_EQ(picker.snapshot()->endpoints[2].name, "127.0.0.1/127.0.0.1:2");
+  EXPECT_EQ(picker.snapshot()->endpoints[2].host_port, "127.0.0.1:2");
   thread.loop().run_and_wait([&] { discovery.reset(); });
 }
 

@@ -1,5 +1,8 @@
 #include "fabric/stream.h"
 
+#include "base/log.h"
+#include "net/lookup.h"
+
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -20,6 +23,7 @@ namespace wideep::fabric {
 namespace {
 
 constexpr std::chrono::milliseconds kRetry{20};
+constexpr std::chrono::milliseconds kRetryName{200};
 constexpr std::chrono::milliseconds kPollMax = std::chrono::hours{24};  // poll() counts an int
 
 std::unexpected<Error> failed(std::string_view what) {
@@ -55,16 +59,28 @@ class PlainStream final : public Stream {
   UniqueFd socket_;
 };
 
-using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
+using SocketName = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
-Result<Addresses> resolve(const net::Address& address, int flags) {
-  const addrinfo hints{.ai_flags = flags, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+// Of a host that is a number; nobody is asked.
+Result<SocketName> name_of(const std::string& host, uint16_t port) {
+  const addrinfo hints{.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
   addrinfo* found = nullptr;
-  const int failure =
-      getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
-  if (failure != 0)
-    return error(ErrorCode::kUnavailable, "{}: {}", address.to_string(), gai_strerror(failure));
-  return Addresses(found, &freeaddrinfo);
+  const int failure = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
+  if (failure != 0) return error(ErrorCode::kUnavailable, "{}: {}", host, gai_strerror(failure));
+  return SocketName(found, &freeaddrinfo);
+}
+
+// A name that is not known yet is asked for until the deadline: whoever publishes it may still be
+// starting.
+net::HostAddresses await_name(const std::string& host, TimePoint deadline) {
+  net::HostAddresses found = net::look_up(host, deadline);
+  if (!found) log_info("{}; trying again", found.error().message);
+  while (!found && found.error().code != ErrorCode::kTimeout &&
+         real_clock().now() + kRetryName < deadline) {
+    poll(nullptr, 0, static_cast<int>(kRetryName.count()));
+    found = net::look_up(host, deadline);
+  }
+  return found;
 }
 
 UniqueFd tcp_socket(const addrinfo& info) {
@@ -136,12 +152,13 @@ Result<UniqueFd> connect_unix(const net::Address& address) {
 // One attempt at each address that the host's name stands for. A name that is not known yet is
 // tried again too: the service that publishes it may still be starting.
 Result<UniqueFd> connect_tcp(const net::Address& address, TimePoint deadline) {
-  WD_ASSIGN_OR_RETURN(const Addresses found, resolve(address, 0));
+  WD_ASSIGN_OR_RETURN(const auto hosts, net::look_up(address.host, deadline));
   Status outcome = error(ErrorCode::kUnavailable, "no address");
-  for (const addrinfo* info = found.get(); info != nullptr; info = info->ai_next) {
-    UniqueFd socket = tcp_socket(*info);
+  for (const std::string& host : hosts) {
+    WD_ASSIGN_OR_RETURN(const SocketName name, name_of(host, address.port));
+    UniqueFd socket = tcp_socket(*name);
     if (!socket) return failed("socket");
-    outcome = connect_one(socket.get(), *info, deadline);
+    outcome = connect_one(socket.get(), *name, deadline);
     if (outcome) return socket;
   }
   return std::unexpected(outcome.error());
@@ -166,13 +183,15 @@ Status prepare_socket(int socket, const TcpOptions& options) {
   return {};
 }
 
-Result<UniqueFd> listen_at(const net::Address& address) {
+Result<UniqueFd> listen_at(const net::Address& address, Duration name_patience) {
   if (address.is_unix()) return listen_unix(address);
-  WD_ASSIGN_OR_RETURN(const Addresses found, resolve(address, AI_PASSIVE));
-  UniqueFd listener = tcp_socket(*found);
+  WD_ASSIGN_OR_RETURN(const auto hosts,
+                      await_name(address.host, real_clock().now() + name_patience));
+  WD_ASSIGN_OR_RETURN(const SocketName name, name_of(hosts.front(), address.port));
+  UniqueFd listener = tcp_socket(*name);
   if (!listener) return failed("socket");
   set(listener.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-  if (bind(listener.get(), found->ai_addr, found->ai_addrlen) != 0 ||
+  if (bind(listener.get(), name->ai_addr, name->ai_addrlen) != 0 ||
       listen(listener.get(), SOMAXCONN) != 0)
     return failed(fmt::format("listen at {}", address.to_string()));
   return listener;
@@ -192,13 +211,9 @@ Result<net::Address> local_address(int listener, const net::Address& asked) {
 
 Result<std::string> host_towards(const net::Address& peer, TimePoint deadline) {
   if (net::is_loopback(peer)) return peer.is_unix() ? "127.0.0.1" : peer.host;
-  Result<Addresses> found = resolve(peer, 0);
-  while (!found && real_clock().now() + kRetry < deadline) {
-    poll(nullptr, 0, static_cast<int>(kRetry.count()));
-    found = resolve(peer, 0);
-  }
-  if (!found) return std::unexpected(found.error());
-  const addrinfo& info = **found;
+  WD_ASSIGN_OR_RETURN(const auto hosts, await_name(peer.host, deadline));
+  WD_ASSIGN_OR_RETURN(const SocketName found, name_of(hosts.front(), peer.port));
+  const addrinfo& info = *found;
   const UniqueFd probe(socket(info.ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_storage name{};
   socklen_t length = sizeof name;

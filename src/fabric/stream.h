@@ -42,8 +42,10 @@ struct TcpOptions {
 Status prepare_socket(int socket, const TcpOptions& options);
 
 // At a TCP address, or at the path of a Unix socket: then only whoever may enter its folder can
-// call, and what lies at the path is removed first.
-Result<UniqueFd> listen_at(const net::Address& address);
+// call, and what lies at the path is removed first. A name that is not known yet is waited for: a
+// pod may be started before its own name is published.
+inline constexpr std::chrono::seconds kNamePatience{30};
+Result<UniqueFd> listen_at(const net::Address& address, Duration name_patience = kNamePatience);
 // Where a TCP listener ended up: port 0 becomes the kernel's choice.
 Result<net::Address> local_address(int listener, const net::Address& asked);
 // The address that this host's packets to `peer` carry: how others reach it. Tries again while the

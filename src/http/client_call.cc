@@ -1,5 +1,7 @@
 #include "http/client_call.h"
 
+#include "net/lookup.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -114,33 +116,25 @@ awaitable<CallResult> CallHandle::Core::connect() {
 awaitable<std::expected<net::Protocol::endpoint, Error>> CallHandle::Core::resolve(
     TimePoint deadline) {
   if (auto endpoint = net::to_endpoint(call_.address)) co_return *endpoint;
-  using Resolver = net::asio::ip::tcp::resolver;
 
-  struct Lookup {
-    explicit Lookup(net::asio::io_context& context) : resolver(context) {}
-
-    Resolver resolver;
-    bool done = false;
-    std::optional<net::Protocol::endpoint> found;
-  };
-
-  // Shared with the callback: a name server may answer after we have given up.
-  const auto lookup = std::make_shared<Lookup>(net::context(client_->loop()));
-  lookup->resolver.async_resolve(
-      call_.address.host, std::to_string(call_.address.port),
-      [lookup, pump = pump_](net::error_code ec, const Resolver::results_type& results) {
-        lookup->done = true;
-        if (!ec && !results.empty()) {
-          lookup->found = net::Protocol::endpoint(results.begin()->endpoint());
-        }
-        pump->notify();
-      });
-  while (!lookup->done) {
+  // Shared with the callback: the resolver may answer after we have given up.
+  const auto lookup = std::make_shared<std::optional<net::HostAddresses>>();
+  net::start_lookup(client_->loop(), call_.address.host,
+                    [lookup, pump = pump_](const net::HostAddresses& addresses) {
+                      *lookup = addresses;
+                      pump->notify();
+                    });
+  while (!*lookup) {
     const CallResult waited = co_await wait(Stage::kNothingSent, deadline, "resolving the name");
     if (!waited) co_return std::unexpected(waited.error().error);
   }
-  if (!lookup->found) co_return error(ErrorCode::kUnavailable, "the name is not known");
-  co_return *lookup->found;
+  const net::HostAddresses& addresses = **lookup;
+  if (!addresses) co_return error(ErrorCode::kUnavailable, "{}", addresses.error().message);
+  net::Address address = call_.address;
+  address.host = addresses->front();
+  auto endpoint = net::to_endpoint(address);
+  if (!endpoint) co_return std::unexpected(endpoint.error());
+  co_return *endpoint;
 }
 
 awaitable<CallResult> CallHandle::Core::converse() {

@@ -18,7 +18,7 @@ HeldPorts::~HeldPorts() {
 
 Result<net::Address> HeldPorts::hold(const std::string& host, uint16_t port) {
   addrinfo hints{};
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   const std::string numeric = host == "localhost" ? "127.0.0.1" : host;  // as net::listen has it

@@ -4,13 +4,36 @@
 #include "net/asio.h"
 
 #include <future>
+#include <mutex>
 #include <utility>
 
 namespace wideep::net {
 
-EventLoop::EventLoop() : core_(std::make_unique<Core>()) {}
+// The way to a loop from outside, closed when the loop ends.
+class EventLoop::Door {
+ public:
+  explicit Door(EventLoop& loop) : loop_(&loop) {}
 
-EventLoop::~EventLoop() = default;
+  void post(std::function<void()> task) {
+    const std::scoped_lock lock(mutex_);
+    if (loop_ != nullptr) loop_->post(std::move(task));
+  }
+
+  void close() {
+    const std::scoped_lock lock(mutex_);
+    loop_ = nullptr;
+  }
+
+ private:
+  std::mutex mutex_;
+  EventLoop* loop_;
+};
+
+EventLoop::EventLoop() : core_(std::make_unique<Core>()), door_(std::make_shared<Door>(*this)) {}
+
+EventLoop::~EventLoop() {
+  door_->close();
+}
 
 void EventLoop::run() {
   core_->thread = std::this_thread::get_id();
@@ -25,6 +48,10 @@ void EventLoop::stop() {
 
 void EventLoop::post(std::function<void()> task) {
   asio::post(core_->context, std::move(task));
+}
+
+std::function<void(std::function<void()> task)> EventLoop::poster() {
+  return [door = door_](std::function<void()> task) { door->post(std::move(task)); };
 }
 
 void EventLoop::post_after(Duration delay, std::function<void()> task) {

@@ -29,6 +29,9 @@ class EventLoop {
   // Like post, after `delay`. Cannot be taken back: let the task check whether it is still wanted.
   void post_after(Duration delay, std::function<void()> task);
 
+  // post() for threads that may outlive the loop: what comes after its end is dropped.
+  std::function<void(std::function<void()> task)> poster();
+
   // Runs `task` on the loop's thread and returns when it is done: from that thread, or while the
   // loop is not running, at once. Not while another thread stops the loop.
   void run_and_wait(const std::function<void()>& task);
@@ -45,7 +48,10 @@ class EventLoop {
   Core& core() { return *core_; }  // for net/asio.h
 
  private:
+  class Door;
+
   std::unique_ptr<Core> core_;
+  std::shared_ptr<Door> door_;  // shared with posters
 };
 
 // A loop with its own thread, from construction to destruction.

@@ -2,6 +2,7 @@
 #include "net/asio.h"
 #include "net/descriptors.h"
 #include "net/event_loop.h"
+#include "net/lookup.h"
 #include "net/signals.h"
 
 #include <gtest/gtest.h>
@@ -37,6 +38,43 @@ TEST(Address, KnowsLoopback) {
   EXPECT_TRUE(is_loopback(Address::unix_socket("/tmp/x")));
   EXPECT_FALSE(is_loopback({"0.0.0.0", 1, {}}));
   EXPECT_FALSE(is_loopback({"10.0.0.1", 1, {}}));
+}
+
+TEST(Lookup, GivesTheAddressesOfANameAndANumberAsItIs) {
+  const TimePoint later = real_clock().now() + std::chrono::seconds(60);
+  for (const char* number : {"10.0.0.7", "::1"})
+    EXPECT_EQ(*look_up(number, TimePoint{}), std::vector<std::string>{number});
+  const HostAddresses here = look_up("localhost", later);
+  ASSERT_TRUE(here) << here.error().message;
+  for (const std::string& address : *here)
+    EXPECT_TRUE(address == "127.0.0.1" || address == "::1") << address;
+  EXPECT_FALSE(look_up("no-such-name.invalid", later));
+}
+
+TEST(Lookup, EndsAtTheDeadlineAndAnswersWhoeverAskedForTheSameName) {
+  const HostAddresses at_once = look_up("localhost", TimePoint{});
+  EXPECT_TRUE(at_once || at_once.error().code == ErrorCode::kTimeout) << at_once.error().message;
+  LoopThread thread;
+  std::promise<void> both;
+  int num_answers = 0;
+  for (int i = 0; i < 2; ++i)
+    start_lookup(thread.loop(), "localhost", [&](const HostAddresses& addresses) {
+      EXPECT_TRUE(thread.loop().in_loop_thread());
+      EXPECT_TRUE(addresses);
+      if (++num_answers == 2) both.set_value();
+    });
+  EXPECT_EQ(both.get_future().wait_for(std::chrono::seconds(60)), std::future_status::ready);
+}
+
+TEST(EventLoop, DropsWhatIsPostedFromOutsideAfterItsEnd) {
+  std::function<void(std::function<void()>)> post;
+  {
+    EventLoop loop;
+    post = loop.poster();
+    post([&] { loop.stop(); });
+    loop.run();
+  }
+  post([] { FAIL() << "there is no loop to run on"; });
 }
 
 TEST(EventLoop, RunsTasksInOrderOnItsOwnThread) {
