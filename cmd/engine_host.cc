@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 namespace wideep::cmd {
@@ -89,8 +90,11 @@ std::string phase_text(const model::LoadProgress& now) {
 void EngineHostOptions::declare_numbers(OptionSet& options) {
   options.add("--block-size", &engine.block_size,
               {.group = "Engine", .help = "Tokens of a KV block: 16, 32, … 512."});
-  options.add("--threads", &num_threads,
-              {.group = "Engine", .help = "Threads that compute; 0: one per core."});
+  options.add(
+      "--threads", &num_threads,
+      {.group = "Engine",
+       .help = "Threads that compute; 0: one per core, or fewer if the container's CPU limit "
+               "says so."});
   options.add("--dtype", &dtype,
               {.group = "Numbers",
                .help = "Arithmetic between products: float32 is the judge's precision.",
@@ -237,7 +241,11 @@ Status EngineHost::make_pool() {
   WD_ASSIGN_OR_RETURN(const Topology topology, Topology::of_this_machine());
   WD_ASSIGN_OR_RETURN(const RankCpus cpus,
                       topology.cpus_of_rank(options_.rank.local_index, options_.rank.num_local));
-  ThreadPoolOptions pool = pinned_pool(cpus, static_cast<int>(options_.num_threads));
+  auto num_threads = static_cast<int>(options_.num_threads);
+  if (const auto quota = cpu_quota(); quota && num_threads == 0)
+    num_threads =
+        std::clamp(*quota / options_.rank.num_local, 1, static_cast<int>(cpus.cpus.size()));
+  ThreadPoolOptions pool = pinned_pool(cpus, num_threads);
   const bool has_all_cores = pool.num_threads == static_cast<int>(cpus.cpus.size());
   if (cpus.shared || !has_all_cores) pool.cpus.clear();
   pool_ = std::make_unique<ThreadPool>(std::move(pool));

@@ -53,6 +53,7 @@ class SidecarVerb final : public Verb {
     WD_ASSIGN_OR_RETURN(sidecar_.engine, net::parse_address(engine_));
     sidecar_.allow_any_prefill = !ssrf_protection_;
     sidecar_.limits = listen_.limits();
+    WD_ASSIGN_OR_RETURN(sidecar_.keys, listen_.keys());
     if (policy_ == "retry-other")
       sidecar_.on_prefill_failure = sidecar::PrefillFailurePolicy::kRetryOther;
     if (policy_ == "decode-only")

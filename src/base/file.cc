@@ -121,15 +121,34 @@ Status File::read_at(int64_t offset, std::span<std::byte> out) const {
   return {};
 }
 
-Result<std::string> read_file(const std::string& path, int64_t bytes_max) {
-  WD_ASSIGN_OR_RETURN(const File file, File::open(path));
+namespace {
+
+Result<std::string> read_all(const File& file, int64_t bytes_max) {
   if (file.size() > bytes_max) {
-    return error(ErrorCode::kExhausted, "{}: {} bytes, at most {} allowed", path, file.size(),
-                 bytes_max);
+    return error(ErrorCode::kExhausted, "{}: {} bytes, at most {} allowed", file.path(),
+                 file.size(), bytes_max);
   }
   std::string content(static_cast<size_t>(file.size()), '\0');
   WD_TRY(file.read_at(0, std::as_writable_bytes(std::span(content))));
   return content;
+}
+
+}  // namespace
+
+Result<std::string> read_file(const std::string& path, int64_t bytes_max) {
+  WD_ASSIGN_OR_RETURN(const File file, File::open(path));
+  return read_all(file, bytes_max);
+}
+
+Result<std::string> read_secret(const std::string& path, int64_t bytes_max) {
+  WD_ASSIGN_OR_RETURN(const File file, File::open(path));
+  struct stat status{};
+  if (fstat(file.descriptor(), &status) != 0)
+    return error(ErrorCode::kUnavailable, "{}: {}", path, system_error_text());
+  const mode_t group = status.st_uid == 0 && geteuid() != 0 ? S_IRGRP : 0;
+  if ((status.st_mode & (S_IRWXG | S_IRWXO) & ~group) != 0)
+    return invalid_argument("{}: others can read this secret; chmod 600 it", path);
+  return read_all(file, bytes_max);
 }
 
 Status write_file(const std::string& path, std::string_view content) {

@@ -42,6 +42,10 @@ class File {
 // The whole file; kExhausted if it is larger than `bytes_max`.
 Result<std::string> read_file(const std::string& path, int64_t bytes_max);
 
+// The whole of a file that holds a secret; kInvalidArgument if others than its owner may read it. A
+// file of root may be readable by its group: so Kubernetes hands secrets to who is not root.
+Result<std::string> read_secret(const std::string& path, int64_t bytes_max);
+
 // Writes to a temporary name beside `path` and renames it, so that readers see all or nothing.
 Status write_file(const std::string& path, std::string_view content);
 

@@ -35,6 +35,20 @@ TEST(File, SaysWhatIsMissingOrTooLarge) {
   EXPECT_EQ(write_file("/nonexistent/x", "").error().code, ErrorCode::kUnavailable);
 }
 
+TEST(File, GivesASecretOnlyIfNobodyElseCanReadIt) {
+  const std::string path = testing::TempDir() + "/file_test_secret.txt";
+  ASSERT_TRUE(write_file(path, "secret"));
+  for (const mode_t mode : {0644, 0640, 0604, 0660, 0610}) {
+    ASSERT_EQ(chmod(path.c_str(), mode), 0);
+    EXPECT_EQ(read_secret(path, 100).error().code, ErrorCode::kInvalidArgument) << mode;
+  }
+  for (const mode_t mode : {0600, 0400}) {
+    ASSERT_EQ(chmod(path.c_str(), mode), 0);
+    EXPECT_EQ(*read_secret(path, 100), "secret");
+  }
+  EXPECT_EQ(read_secret(path, 5).error().code, ErrorCode::kExhausted);
+}
+
 TEST(File, RefusesAPipeInsteadOfWaitingForAWriter) {
   const std::string path = testing::TempDir() + "/file_test.pipe";
   ::unlink(path.c_str());

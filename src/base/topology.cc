@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <fstream>
 #include <memory>
+#include <sstream>
 #include <utility>
 
 namespace wideep {
@@ -107,6 +109,27 @@ Result<RankCpus> Topology::cpus_of_rank(int index, int num_ranks) const {
   const auto [begin, end] = part_of(num_cores, index - first, ranks_here);
   rank.cpus.assign(node.cpus.begin() + begin, node.cpus.begin() + end);
   return rank;
+}
+
+std::optional<int> parse_cpu_max(const std::string& text) {
+  std::istringstream words(text);
+  int64_t quota = 0;
+  int64_t period = 0;
+  if (!(words >> quota >> period) || quota <= 0 || period <= 0) return std::nullopt;
+  return static_cast<int>(std::clamp<int64_t>(quota / period, 1, INT32_MAX));
+}
+
+std::optional<int> cpu_quota() {
+  const auto line_of = [](const char* path) {
+    std::ifstream file(path);
+    std::string line;
+    std::getline(file, line);
+    return line;
+  };
+  if (const auto quota = parse_cpu_max(line_of("/sys/fs/cgroup/cpu.max"))) return quota;
+  // Version 1 has two files.
+  return parse_cpu_max(line_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") + " " +
+                       line_of("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
 }
 
 ThreadPoolOptions pinned_pool(const RankCpus& rank, int num_threads) {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,13 @@ class Topology {
   std::vector<Node> nodes_;  // those with cores
   int64_t shared_cache_bytes_;
 };
+
+// How many cores' worth of time this process' control group lets it have, at least 1 (a limit on
+// the CPU of a container); nothing if there is no such limit. More threads than that are stopped for
+// the rest of a period, together with whoever waits for them.
+std::optional<int> cpu_quota();
+// From the text of cpu.max: "QUOTA PERIOD" in microseconds, or "max PERIOD".
+std::optional<int> parse_cpu_max(const std::string& text);
 
 // A pool of `num_threads` (0: one per core of the rank) pinned to these cores. Threads that share
 // their core with others do not spin: whoever spins keeps the one it waits for from running.

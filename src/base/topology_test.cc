@@ -24,6 +24,14 @@ TEST(Topology, OneRankOnOneNodeGetsEveryCoreOnce) {
   EXPECT_THAT(place("numa:1 core:4 pu:1", 0, 1).cpus, ElementsAre(0, 1, 2, 3));
 }
 
+TEST(CpuQuota, IsReadAsWholeCores) {
+  EXPECT_EQ(parse_cpu_max("1600000 100000\n"), 16);
+  EXPECT_EQ(parse_cpu_max("250000 100000"), 2);
+  EXPECT_EQ(parse_cpu_max("50000 100000"), 1);
+  for (const char* none : {"", "max 100000", "-1 100000", "100000", "100000 0", "x y"})
+    EXPECT_FALSE(parse_cpu_max(none)) << none;
+}
+
 TEST(Topology, TellsTheCacheThatAllCoresShareOnly) {
   const auto shared = [](const char* machine) {
     return Topology::synthetic(machine)->shared_cache_bytes();

@@ -2,8 +2,6 @@
 
 #include "base/file.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <span>
 #include <sstream>
@@ -38,11 +36,6 @@ std::optional<Digest> parse_digest(std::string_view hex) {
   return digest;
 }
 
-bool others_may_read(const std::string& file) {
-  struct stat status{};
-  return stat(file.c_str(), &status) == 0 && (status.st_mode & S_IROTH) != 0;
-}
-
 }  // namespace
 
 Result<ApiKeys> ApiKeys::load(const std::vector<std::string>& keys, const std::string& file) {
@@ -52,8 +45,7 @@ Result<ApiKeys> ApiKeys::load(const std::vector<std::string>& keys, const std::s
     result.keys_.push_back({fmt::format("key {}", result.keys_.size() + 1), digest_of(key)});
   }
   if (file.empty()) return result;
-  if (others_may_read(file)) return invalid_argument("{}: readable by others; chmod 600 it", file);
-  WD_ASSIGN_OR_RETURN(const std::string text, read_file(file, kFileBytesMax));
+  WD_ASSIGN_OR_RETURN(const std::string text, read_secret(file, kFileBytesMax));
   std::istringstream lines(text);
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {

@@ -6,6 +6,7 @@
 #include "sidecar/legs.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace wideep::sidecar {
@@ -81,11 +82,7 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
         client_(client),
         options_(std::move(options)),
         releases_(std::make_shared<KvReleases>(loop, client, options_.release)),
-        server_(
-            loop,
-            {.limits = options_.limits, .render_error = [](int status, std::string_view message) {
-               return error_response(status, "BadRequestError", message);
-             }}) {}
+        server_(loop, server_options()) {}
 
   void add_routes() {
     server_.route("GET", "/health",
@@ -106,6 +103,19 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
   http::Server& server() { return server_; }
 
  private:
+  http::ServerOptions server_options() {
+    http::ServerOptions server;
+    server.limits = options_.limits;
+    server.render_error = [](int status, std::string_view message) {
+      return error_response(status, "BadRequestError", message);
+    };
+    server.guard = [this](const http::Request& request) -> std::optional<http::Response> {
+      if (request.path == "/health" || options_.keys.caller(request.headers)) return std::nullopt;
+      return error_response(401, "Unauthorized", "a valid API key is needed");
+    };
+    return server;
+  }
+
   void complete(http::Request request, http::Responder responder) {
     auto body = parse_json(request.body);
     if (!body || !body->is_object()) {

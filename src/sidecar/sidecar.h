@@ -10,6 +10,7 @@
 #pragma once
 
 #include "base/result.h"
+#include "http/api_keys.h"
 #include "http/client.h"
 #include "http/server.h"
 #include "net/event_loop.h"
@@ -44,6 +45,7 @@ struct SidecarOptions {
   std::chrono::milliseconds answer_timeout{600'000};
   int64_t prefill_body_bytes_max = 16 << 20;  // of the prefill's answer
   KvReleaseOptions release;
+  http::ApiKeys keys;  // one of them is needed for everything but /health; none: everybody may call
   http::ServerLimits limits;
 };
 

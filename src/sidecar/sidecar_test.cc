@@ -111,6 +111,23 @@ constexpr const char* kRequest =
     R"({"model":"m","prompt":"x","max_tokens":50,"min_tokens":3,"stream":true,)"
     R"("stream_options":{"include_usage":true}})";
 
+TEST(Sidecar, LetsNobodyInWithoutAKeyIfThereAreKeys) {
+  Pair pair({.keys = *http::ApiKeys::load({"secret"}, "")});
+  net::LoopThread own;
+  http::Client caller(own.loop());
+  const auto status = [&](const char* method, const char* path, const char* key) {
+    http::Call call{.address = pair.address, .method = method, .target = path, .body = "{}"};
+    if (*key != 0) call.headers.set("authorization", std::string("Bearer ") + key);
+    return caller.fetch(std::move(call))->status;
+  };
+  for (const char* wrong : {"", "other"}) {
+    EXPECT_EQ(status("POST", "/v1/completions", wrong), 401);
+    EXPECT_EQ(status("GET", "/metrics", wrong), 401);
+  }
+  EXPECT_EQ(status("POST", "/v1/completions", "secret"), 200);
+  EXPECT_EQ(status("GET", "/health", ""), 200);
+}
+
 TEST(Sidecar, NamesThePrefillHostThatWasUsedOnlyWhenAskedTo) {
   for (const bool asked : {false, true}) {
     Pair pair({.route_headers = asked, .on_prefill_failure = PrefillFailurePolicy::kDecodeOnly});
