@@ -61,8 +61,7 @@ inline void encode_int8(const float* x, int64_t n, int8_t* codes, std::byte* sca
   *reinterpret_cast<int32_t*>(scales + 4) = sum;
 }
 
-inline void encode_fp8_block(const float* x, int64_t n, uint8_t* codes, float* scale_out) {
-  const float scale = as_f32(magnitude_max(x, n, as_bits(1e-4F))) / kFp8Max;
+inline void encode_fp8_block(const float* x, int64_t n, float scale, uint8_t* codes) {
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t bits = as_bits(x[i] / scale);
     const uint32_t sign = (bits >> 24) & 0x80U;
@@ -75,7 +74,6 @@ inline void encode_fp8_block(const float* x, int64_t n, uint8_t* codes, float* s
     const uint32_t code = as_f32(clipped) < 0.015625F ? small : large;
     codes[i] = static_cast<uint8_t>(sign | (absolute > 0x7F800000U ? 0x7FU : code));
   }
-  *scale_out = scale;
 }
 
 inline void clear(std::byte* from, const std::byte* to) {
@@ -102,11 +100,18 @@ inline void encode_row(RowFormat format, const float* row, int64_t cols, std::by
       const int64_t blocks = (cols + kScaleBlock - 1) / kScaleBlock;
       clear(out + cols, out + padded + pad_to_64(blocks * 4));
       auto* scales = reinterpret_cast<float*>(out + padded);
-      for (int64_t b = 0; b < blocks; ++b) {
-        const int64_t begin = b * kScaleBlock;
-        encode_fp8_block(row + begin, least(kScaleBlock, cols - begin),
-                         reinterpret_cast<uint8_t*>(out) + begin, scales + b);
-      }
+      const auto for_blocks = [&](auto&& body) {
+        for (int64_t b = 0; b < blocks; ++b)
+          body(b, b * kScaleBlock, least(kScaleBlock, cols - b * kScaleBlock));
+      };
+      // All scales first: codes that wait for the maximum of their own block take half as long
+      // again.
+      for_blocks([&](int64_t b, int64_t begin, int64_t count) {
+        scales[b] = as_f32(magnitude_max(row + begin, count, as_bits(1e-4F))) / kFp8Max;
+      });
+      for_blocks([&](int64_t b, int64_t begin, int64_t count) {
+        encode_fp8_block(row + begin, count, scales[b], reinterpret_cast<uint8_t*>(out) + begin);
+      });
       return;
     }
   }
