@@ -61,6 +61,10 @@ inline void encode_int8(const float* x, int64_t n, int8_t* codes, std::byte* sca
   *reinterpret_cast<int32_t*>(scales + 4) = sum;
 }
 
+inline float fp8_scale(const float* x, int64_t n) {
+  return as_f32(magnitude_max(x, n, as_bits(1e-4F))) / kFp8Max;
+}
+
 inline void encode_fp8_block(const float* x, int64_t n, float scale, uint8_t* codes) {
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t bits = as_bits(x[i] / scale);
@@ -100,18 +104,15 @@ inline void encode_row(RowFormat format, const float* row, int64_t cols, std::by
       const int64_t blocks = (cols + kScaleBlock - 1) / kScaleBlock;
       clear(out + cols, out + padded + pad_to_64(blocks * 4));
       auto* scales = reinterpret_cast<float*>(out + padded);
-      const auto for_blocks = [&](auto&& body) {
-        for (int64_t b = 0; b < blocks; ++b)
-          body(b, b * kScaleBlock, least(kScaleBlock, cols - b * kScaleBlock));
-      };
-      // All scales first: codes that wait for the maximum of their own block take half as long
-      // again.
-      for_blocks([&](int64_t b, int64_t begin, int64_t count) {
-        scales[b] = as_f32(magnitude_max(row + begin, count, as_bits(1e-4F))) / kFp8Max;
-      });
-      for_blocks([&](int64_t b, int64_t begin, int64_t count) {
-        encode_fp8_block(row + begin, count, scales[b], reinterpret_cast<uint8_t*>(out) + begin);
-      });
+      const auto length = [&](int64_t b) { return least(kScaleBlock, cols - b * kScaleBlock); };
+      // A block's scale while its predecessor is encoded: codes that wait for the maximum of their
+      // own block take half as long again.
+      for (int64_t b = -1; b < blocks; ++b) {
+        if (b + 1 < blocks) scales[b + 1] = fp8_scale(row + (b + 1) * kScaleBlock, length(b + 1));
+        if (b >= 0)
+          encode_fp8_block(row + b * kScaleBlock, length(b), scales[b],
+                           reinterpret_cast<uint8_t*>(out) + b * kScaleBlock);
+      }
       return;
     }
   }
