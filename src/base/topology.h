@@ -58,9 +58,9 @@ class Topology {
   int64_t shared_cache_bytes_;
 };
 
-// How many cores' worth of time this process' control group lets it have, at least 1 (a limit on
-// the CPU of a container); nothing if there is no such limit. More threads than that are stopped for
-// the rest of a period, together with whoever waits for them.
+// How many cores' worth of time this process' control group lets it have, at least 1: the CPU limit
+// of a container. Nothing if there is none. More threads than that are stopped for the rest of a
+// period, together with whoever waits for them.
 std::optional<int> cpu_quota();
 // From the text of cpu.max: "QUOTA PERIOD" in microseconds, or "max PERIOD".
 std::optional<int> parse_cpu_max(const std::string& text);
