@@ -317,11 +317,16 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
                 (found == endpoints.end() ? "?" : found->name) + " " + prefill);
   }
 
+  // Well when there is an endpoint that can finish a request: one that does more than prefill.
   http::Response health() const {
-    const size_t num_endpoints = picker_.snapshot()->endpoints.size();
-    return {.status = num_endpoints > 0 ? 200 : 503,
+    const auto snapshot = picker_.snapshot();
+    const bool can_decode =
+        std::ranges::any_of(snapshot->endpoints, [](const epp::Endpoint& endpoint) {
+          return (endpoint.roles & (epp::kNoRole | epp::kDecodeRole)) != 0;
+        });
+    return {.status = can_decode ? 200 : 503,
             .headers = {{"content-type", "application/json"}},
-            .body = fmt::format("{{\"endpoints\":{}}}", num_endpoints)};
+            .body = fmt::format("{{\"endpoints\":{}}}", snapshot->endpoints.size())};
   }
 
   http::Response list_endpoints() const {

@@ -206,6 +206,22 @@ TEST(Gateway, SaysWhyItRefuses) {
   EXPECT_EQ(door.post(kBody)->status, 503);
 }
 
+TEST(Gateway, IsWellWhenAnEndpointCanFinishARequest) {
+  Door door;
+  const auto status_with = [&](const char* role) {
+    epp::Labels labels;
+    if (*role != 0) labels[std::string(epp::kRoleLabel)] = role;
+    door.picker.set_endpoints(
+        {{.name = "default/a", .address = {"127.0.0.1", 1, {}}, .labels = labels}});
+    net::LoopThread own;
+    http::Client caller(own.loop());
+    return caller.fetch({.address = door.address, .target = "/ready"})->status;
+  };
+  EXPECT_EQ(status_with("prefill"), 503);
+  for (const char* role : {"", "decode", "both"})
+    EXPECT_EQ(status_with(role), 200) << role;
+}
+
 TEST(Gateway, AsksForAKeyOnEveryRouteButHealth) {
   Door door(*http::ApiKeys::load({"secret"}, ""));
   Upstream upstream(door.thread.loop());

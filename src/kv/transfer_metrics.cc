@@ -49,6 +49,12 @@ TransferMetrics::TransferMetrics(MetricLabels labels)
         &registry_.counter("wideep:kv_pulled_bytes_total", "Bytes of KV pulled.",
                            with(labels_, "transport", name(transport)));
   }
+  // All from the start: the first failure of a kind is an increase too.
+  for (int code = 0; code < kNumErrorCodes; ++code) {
+    failures_[static_cast<size_t>(code)] =
+        &registry_.counter("wideep:kv_pull_failures_total", "KV pulls that failed, by reason.",
+                           with(labels_, "reason", name(static_cast<ErrorCode>(code))));
+  }
 }
 
 void TransferMetrics::on_pull(const PullOutcome& outcome) {
@@ -56,7 +62,7 @@ void TransferMetrics::on_pull(const PullOutcome& outcome) {
       static_cast<uint64_t>(outcome.num_bytes));
   if (!outcome.status) {
     const ErrorCode code = outcome.status.error().code;
-    failures(name(code)).add();
+    failures_[static_cast<size_t>(code)]->add();
     if (code != ErrorCode::kCancelled) failed_transfers_.add();  // its client left
     return;
   }
@@ -67,12 +73,6 @@ void TransferMetrics::on_pull(const PullOutcome& outcome) {
 
 void TransferMetrics::on_failed_notice(int64_t count) {
   failed_notifications_.add(static_cast<uint64_t>(count));
-}
-
-// Reasons are our own error codes: a handful.
-Counter& TransferMetrics::failures(std::string_view reason) {
-  return registry_.counter("wideep:kv_pull_failures_total", "KV pulls that failed, by reason.",
-                           with(labels_, "reason", reason));
 }
 
 void TransferMetrics::render(const LeaseStats& leases, std::string& out) {

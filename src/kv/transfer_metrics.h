@@ -26,8 +26,6 @@ class TransferMetrics {
   void render(const LeaseStats& leases, std::string& out);
 
  private:
-  Counter& failures(std::string_view reason);
-
   MetricsRegistry registry_;
   const MetricLabels labels_;
   Histogram& seconds_;
@@ -41,6 +39,7 @@ class TransferMetrics {
   Counter& granted_;
   Counter& refused_;
   std::array<Counter*, kNumTransports> transport_bytes_{};
+  std::array<Counter*, kNumErrorCodes> failures_{};  // by error code
   std::mutex mutex_;  // guards last_: counters grow by the difference
   LeaseStats last_;
 };
