@@ -13,6 +13,8 @@ using net::asio::awaitable;
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 // How long a client may take to read a last error before its connection is cut.
 constexpr std::chrono::seconds kLingerTimeout{1};
+// A client that gives no sign of life for so long has vanished with its machine.
+constexpr std::chrono::seconds kClientSilenceMax{32};
 // Requests sent ahead wait here while one is being answered.
 constexpr size_t kPipelinedBytesMax = 64 * 1024;
 
@@ -36,6 +38,7 @@ Connection::Connection(net::Socket socket, std::shared_ptr<ConnectionContext> co
       context_(std::move(context)),
       peer_(net::peer_name(pump_->socket())) {
   net::set_no_delay(pump_->socket());
+  net::notice_silence(pump_->socket(), kClientSilenceMax);
   ++context_->num_connections;
 }
 

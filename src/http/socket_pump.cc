@@ -2,11 +2,19 @@
 
 #include "base/check.h"
 
+#include <chrono>
 #include <utility>
 
 namespace wideep::http {
 
 using net::error_code;
+
+namespace {
+
+// A server that is called and gives no sign of life for so long has vanished with its machine.
+constexpr std::chrono::seconds kServerSilenceMax{8};
+
+}  // namespace
 
 SocketPump::SocketPump(net::Socket socket) : socket_(std::move(socket)), timer_(executor()) {
   error_code ec;
@@ -23,6 +31,8 @@ void SocketPump::start_connect(const net::Protocol::endpoint& endpoint) {
       self->write_failed_ = true;
     } else {
       net::set_no_delay(self->socket_);
+      net::notice_silence(self->socket_, kServerSilenceMax);
+      net::notice_lost_data(self->socket_, kServerSilenceMax);
     }
     self->resume();
   });

@@ -35,6 +35,10 @@ Address bound_address(const Acceptor& acceptor, Address address) {
   return address;
 }
 
+void set_option(Socket& socket, int level, int name, int value) {
+  ::setsockopt(socket.native_handle(), level, name, &value, sizeof value);
+}
+
 }  // namespace
 
 Result<Protocol::endpoint> to_endpoint(const Address& address) {
@@ -77,10 +81,23 @@ Result<Listener> listen(EventLoop& loop, const Address& address, const ListenOpt
   return Listener{std::move(acceptor), std::move(bound)};
 }
 
+// Options of TCP fail on Unix sockets, which have nothing to delay and whose peers cannot vanish.
 void set_no_delay(Socket& socket) {
-  // Fails on Unix sockets, which have nothing to delay.
-  const int on = 1;
-  ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
+void notice_silence(Socket& socket, std::chrono::seconds silence_max) {
+  constexpr int kProbes = 3;
+  const auto interval = static_cast<int>(silence_max.count()) / (kProbes + 1);
+  set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(socket, IPPROTO_TCP, TCP_KEEPIDLE, interval);
+  set_option(socket, IPPROTO_TCP, TCP_KEEPINTVL, interval);
+  set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, kProbes);
+}
+
+void notice_lost_data(Socket& socket, std::chrono::seconds silence_max) {
+  const std::chrono::milliseconds timeout = silence_max;
+  set_option(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(timeout.count()));
 }
 
 std::string peer_name(const Socket& socket) {

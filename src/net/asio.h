@@ -19,6 +19,7 @@
 #include <boost/asio/write.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <string>
 #include <thread>
 
@@ -54,6 +55,13 @@ Result<Listener> listen(EventLoop& loop, const Address& address, const ListenOpt
 
 // TCP_NODELAY on TCP sockets; nothing on others.
 void set_no_delay(Socket& socket);
+
+// Ends a TCP connection whose other side has vanished, as a machine does that loses its power: when
+// it is quiet, by keep-alive, after about `silence_max` without a sign of life. Whole seconds, at
+// least 4. Nothing on other sockets.
+void notice_silence(Socket& socket, std::chrono::seconds silence_max);
+// … and also when what was sent is not acknowledged. Not for peers that may read slowly.
+void notice_lost_data(Socket& socket, std::chrono::seconds silence_max);
 
 // "10.0.0.7:51234", "unix" or "?".
 std::string peer_name(const Socket& socket);
