@@ -25,9 +25,9 @@ int64_t round_up_64(int64_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
-// One partition of a group.
+// One partition of a group; group -1: none.
 struct Item {
-  int64_t group = 0;
+  int64_t group = -1;
   int64_t partition = 0;
 };
 
@@ -62,9 +62,10 @@ class Attention::Engine {
   void run_group(int64_t group_index, Scratch& scratch);
   void run_split();
   void run_wave(std::span<const Item> wave);
-  void run_item(const Item& item, float* slot, Scratch& scratch);
+  void run_item(const Item& item, const Item& next_item, float* slot, Scratch& scratch);
   void merge_wave(std::span<const Item> wave, int64_t group_index);
 
+  CachedPartition cached(const Item& item) const;
   void pack_queries(int64_t group_index, Scratch& scratch) const;
   static PartitionTurn turn_of(const Group& group, int64_t partition);
   RowTile result_tile(const Group& group, int64_t tile, int64_t partition);
@@ -194,13 +195,20 @@ void Attention::Engine::run_group(int64_t group_index, Scratch& scratch) {
   const Group& group = plan_.groups()[static_cast<size_t>(group_index)];
   pack_queries(group_index, scratch);
   Tiles tiles;
-  for (int64_t partition = 0; partition < group.num_partitions(); ++partition) {
+  const int64_t end = group.num_partitions();
+  // Groups are taken in descending order.
+  const Item after = {.group = group_index - 1, .partition = 0};
+  std::array<CachedPartition, 2> turns = {cached({.group = group_index, .partition = 0})};
+  for (int64_t partition = 0; partition < end; ++partition) {
+    CachedPartition& view = turns[static_cast<size_t>(partition % 2)];
+    CachedPartition& next = turns[static_cast<size_t>((partition + 1) % 2)];
+    next = cached(partition + 1 < end ? Item{group_index, partition + 1} : after);
+    view.next = &next;
     for (int64_t t = 0; t < group.num_tiles(); ++t) {
       tiles[static_cast<size_t>(t)] = result_tile(group, t, partition);
       tiles[static_cast<size_t>(t)].queries = scratch.queries + t * kernels_.query_bytes(shape_);
     }
-    kernels_.attend(shape_, plan_.cached(group, partition),
-                    std::span(tiles).first(static_cast<size_t>(group.num_tiles())),
+    kernels_.attend(shape_, view, std::span(tiles).first(static_cast<size_t>(group.num_tiles())),
                     turn_of(group, partition), scratch.work);
   }
 }
@@ -223,14 +231,19 @@ void Attention::Engine::run_split() {
 void Attention::Engine::run_wave(std::span<const Item> wave) {
   if (wave.empty()) return;
   pool_.for_each(std::ssize(wave), [&](int64_t index, int thread) {
-    run_item(wave[static_cast<size_t>(index)], slot(index), scratch_[static_cast<size_t>(thread)]);
+    const Item next = index + 1 < std::ssize(wave) ? wave[static_cast<size_t>(index + 1)] : Item{};
+    run_item(wave[static_cast<size_t>(index)], next, slot(index),
+             scratch_[static_cast<size_t>(thread)]);
   });
   const int64_t first_group = wave.front().group;
   pool_.for_each(wave.back().group - first_group + 1,
                  [&](int64_t index, int) { merge_wave(wave, first_group + index); });
 }
 
-void Attention::Engine::run_item(const Item& item, float* slot, Scratch& scratch) {
+void Attention::Engine::run_item(const Item& item,
+                                 const Item& next_item,
+                                 float* slot,
+                                 Scratch& scratch) {
   const Group& group = plan_.groups()[static_cast<size_t>(item.group)];
   pack_queries(item.group, scratch);
   Tiles tiles;
@@ -238,8 +251,11 @@ void Attention::Engine::run_item(const Item& item, float* slot, Scratch& scratch
     tiles[static_cast<size_t>(t)] = partial_tile(group, t, item.partition, slot);
     tiles[static_cast<size_t>(t)].queries = scratch.queries + t * kernels_.query_bytes(shape_);
   }
-  kernels_.attend(shape_, plan_.cached(group, item.partition),
-                  std::span(tiles).first(static_cast<size_t>(group.num_tiles())), {}, scratch.work);
+  CachedPartition view = cached(item);
+  const CachedPartition next = cached(next_item);
+  view.next = &next;
+  kernels_.attend(shape_, view, std::span(tiles).first(static_cast<size_t>(group.num_tiles())), {},
+                  scratch.work);
 }
 
 // Merges the partial results of one group in this wave into its rows.
@@ -257,6 +273,12 @@ void Attention::Engine::merge_wave(std::span<const Item> wave, int64_t group_ind
 
 PartitionTurn Attention::Engine::turn_of(const Group& group, int64_t partition) {
   return {.first = partition == 0, .last = partition + 1 == group.num_partitions()};
+}
+
+// Nothing of nothing.
+CachedPartition Attention::Engine::cached(const Item& item) const {
+  if (item.group < 0) return {};
+  return plan_.cached(plan_.groups()[static_cast<size_t>(item.group)], item.partition);
 }
 
 void Attention::Engine::pack_queries(int64_t group_index, Scratch& scratch) const {

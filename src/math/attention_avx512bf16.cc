@@ -14,16 +14,32 @@ struct DotAttention {
   using Softmax = Bf16Attention::Softmax;
   static constexpr int64_t kTilesMax = 8;
   static constexpr int kRowsMax = 8;
+  static constexpr int64_t kTilesAhead = 4;  // of keys (and values) that are asked for
 
   static int64_t work_bytes(const AttentionShape&) {
     return kScores * 4 + kTilesMax * kWeightBytes + kValuePanelBytes;
   }
 
-  // What is needed later, [16] rows each.
+  // What is needed later, [16] rows each: it comes into L2, from where a few rows at a time are soon
+  // enough in L1.
   struct Ahead {
-    const std::byte* keys;
-    const std::byte* values;  // null: they are among the keys
+    const std::byte* keys = nullptr;
+    const std::byte* values = nullptr;  // null: they are among the keys
   };
+
+  static Ahead ahead_of(const AttentionShape& shape, const CachedPartition& cached, int64_t tile) {
+    const int64_t num_tiles = (cached.count + kAttentionTile - 1) / kAttentionTile;
+    const CachedPartition* of = &cached;
+    if (tile >= num_tiles) {
+      of = cached.next;
+      tile -= num_tiles;
+      if (of == nullptr || tile * kAttentionTile >= of->count) return {};
+    }
+    const std::byte* rows = of->tiles[static_cast<size_t>(tile)];
+    const bool values_apart = of->value_bytes >= of->key_bytes + shape.key_width * 2;
+    return {.keys = rows + of->key_bytes,
+            .values = values_apart ? rows + of->value_bytes : nullptr};
+  }
 
   // scores[16 positions][16 rows]. Sixteen short streams are more than the hardware foresees: each
   // step asks for a line of what comes later.
@@ -39,7 +55,7 @@ struct DotAttention {
     for (int64_t i = 0; i < shape.key_width * 2; i += 4) {
       const int64_t step = i / 4;
       const int64_t line = step % kAttentionTile * token_bytes + step / kAttentionTile * 64;
-      __builtin_prefetch(ahead.keys + line);
+      if (ahead.keys != nullptr) __builtin_prefetch(ahead.keys + line, 0, 2);
       if (ahead.values != nullptr) __builtin_prefetch(ahead.values + line, 0, 2);
       const __m512bh q = as_bf16(_mm512_load_si512(queries + i * 16));
       const std::byte* key = keys + i;
@@ -54,6 +70,16 @@ struct DotAttention {
       _mm512_store_ps(scores + t * kRowTile, sums[t]);
   }
 
+  // The values of one partition from `column` on. Those of positions below `whole` (tiles whose
+  // sixteen rows are valid, columns that all exist) lie in the cache only until somebody has gone
+  // through them and left them in the panel.
+  struct Values {
+    const CachedPartition& cached;
+    int64_t column;
+    int64_t whole;
+    std::byte* panel;
+  };
+
   // What rows of a tile become from one panel.
   struct RowSums {
     RowTile& tile;
@@ -63,45 +89,83 @@ struct DotAttention {
     int64_t width;  // columns that exist
   };
 
-  // R rows from `first` on.
+  // A pair of positions by 32 columns: weights of R rows, values as they lie in a panel.
   template <int R>
+  [[gnu::always_inline]] static void add_pair(const std::byte* weights,
+                                              const std::byte* line,
+                                              __m512 (&sums)[R][2]) {
+    const __m512bh values[2] = {as_bf16(_mm512_load_si512(line)),
+                                as_bf16(_mm512_load_si512(line + 64))};
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      const int32_t two = *reinterpret_cast<const int32_t*>(weights + r * 4);
+      const __m512bh w = as_bf16(_mm512_set1_epi32(two));
+      sums[r][0] = _mm512_dpbf16_ps(sums[r][0], values[0], w);
+      sums[r][1] = _mm512_dpbf16_ps(sums[r][1], values[1], w);
+    }
+  }
+
+  // Sums of R rows from `first` on. kPack: leaves what it takes from the cache in the panel.
+  template <int R, bool kPack>
   static void add_values(const std::byte* weights,
-                         const std::byte* panel,
+                         const Values& values,
                          int64_t num_pairs,
                          int64_t first,
                          const RowSums& to) {
     __m512 sums[R][2];
-    for (auto& row : sums) {
-      for (auto& sum : row)
-        sum = _mm512_setzero_ps();
-    }
-    for (int64_t pair = 0; pair < num_pairs; ++pair) {
-      const __m512bh v[2] = {as_bf16(_mm512_load_si512(panel + pair * kValueLineBytes)),
-                             as_bf16(_mm512_load_si512(panel + pair * kValueLineBytes + 64))};
-      for (int r = 0; r < R; ++r) {
-        const int32_t two =
-            *reinterpret_cast<const int32_t*>(weights + pair * 64 + (first + r) * 4);
-        const __m512bh w = as_bf16(_mm512_set1_epi32(two));
-        sums[r][0] = _mm512_dpbf16_ps(sums[r][0], v[0], w);
-        sums[r][1] = _mm512_dpbf16_ps(sums[r][1], v[1], w);
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+      sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    const std::byte* w = weights + first * 4;
+    std::byte* line = values.panel;
+    std::byte* end = values.panel + num_pairs * kValueLineBytes;
+    if constexpr (kPack) {
+      const int64_t stride = values.cached.token_bytes;
+      for (int64_t t = 0; t < values.whole / kAttentionTile; ++t) {
+        const std::byte* rows = values.cached.tiles[static_cast<size_t>(t)] +
+                                values.cached.value_bytes + values.column * 2;
+        for (int i = 0; i < kAttentionTile; i += 2) {
+          Shared::put_pair(_mm512_loadu_si512(rows), _mm512_loadu_si512(rows + stride), line);
+          add_pair<R>(w, line, sums);
+          rows += 2 * stride;
+          line += kValueLineBytes;
+          w += 64;
+        }
       }
     }
-    for (int64_t r = 0; r < R; ++r) {
+    for (; line < end; line += kValueLineBytes, w += 64)
+      add_pair<R>(w, line, sums);
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
       float* out = to.tile.out[static_cast<size_t>(first + r)] + to.column;
       Shared::take_row(sums[r][0], sums[r][1], {out, to.width, first + r, to.factors, to.turn});
     }
   }
 
-  static void add_panel(const std::byte* weights, const std::byte* panel, const RowSums& to) {
-    using AddValues =
-        void (*)(const std::byte*, const std::byte*, int64_t, int64_t, const RowSums&);
-    static constexpr AddValues kAdd[kRowsMax] = {add_values<1>, add_values<2>, add_values<3>,
-                                                 add_values<4>, add_values<5>, add_values<6>,
-                                                 add_values<7>, add_values<8>};
+  template <bool kPack>
+  static void add_rows(const std::byte* weights,
+                       const Values& values,
+                       int64_t first,
+                       const RowSums& to) {
+    using AddValues = void (*)(const std::byte*, const Values&, int64_t, int64_t, const RowSums&);
+    static constexpr AddValues kAdd[kRowsMax] = {
+        add_values<1, kPack>, add_values<2, kPack>, add_values<3, kPack>, add_values<4, kPack>,
+        add_values<5, kPack>, add_values<6, kPack>, add_values<7, kPack>, add_values<8, kPack>};
     const int64_t num_pairs = (Softmax::seen_by_any(to.tile) + 1) / 2;
-    for (int64_t r = 0; r < to.tile.num_rows; r += kRowsMax) {
-      const int64_t left = to.tile.num_rows - r;
-      kAdd[(left < kRowsMax ? left : kRowsMax) - 1](weights, panel, num_pairs, r, to);
+    const int64_t left = to.tile.num_rows - first;
+    kAdd[(left < kRowsMax ? left : kRowsMax) - 1](weights, values, num_pairs, first, to);
+  }
+
+  static void add_panel(const std::byte* weights,
+                        const Values& values,
+                        bool is_first,
+                        const RowSums& to) {
+    for (int64_t first = 0; first < to.tile.num_rows; first += kRowsMax) {
+      if (is_first && first == 0) {
+        add_rows<true>(weights, values, first, to);
+      } else {
+        add_rows<false>(weights, values, first, to);
+      }
     }
   }
 
@@ -114,27 +178,28 @@ struct DotAttention {
     std::byte* panel = work + kScores * 4;
     std::byte* weights = panel + kValuePanelBytes;
     Softmax::Factors factors[kTilesMax];
-    const bool values_apart = cached.value_bytes >= cached.key_bytes + shape.key_width * 2;
     for (size_t i = 0; i < tiles.size(); ++i) {
       const int64_t any = Softmax::seen_by_any(tiles[i]);
       for (int64_t t = 0; t < any; t += kAttentionTile) {
-        const auto tile = static_cast<size_t>(t / kAttentionTile);
-        const size_t next = t + kAttentionTile < any ? tile + 1 : tile;
-        const Ahead ahead = {
-            .keys = cached.tiles[next] + cached.key_bytes,
-            .values = values_apart && i == 0 ? cached.tiles[tile] + cached.value_bytes : nullptr};
-        score(tiles[i].queries, cached.tiles[tile] + cached.key_bytes, ahead, shape,
-              cached.token_bytes, scores + t * kRowTile);
+        const int64_t tile = t / kAttentionTile;
+        const Ahead ahead = i == 0 ? ahead_of(shape, cached, tile + kTilesAhead) : Ahead{};
+        score(tiles[i].queries, cached.tiles[static_cast<size_t>(tile)] + cached.key_bytes, ahead,
+              shape, cached.token_bytes, scores + t * kRowTile);
       }
       Softmax::Sums sums;
       Shared::weigh(shape, scores, tiles[i], sums, weights + i * kWeightBytes);
       Softmax::take_sums(sums.max, sums.sum, turn, tiles[i], factors[i]);
     }
     for (int64_t column = 0; column < shape.value_width; column += kValueColumns) {
-      Shared::pack_panel(shape, cached, column, {0, cached.count}, panel);
+      const int64_t width = shape.value_width - column;
+      const int64_t seen = Softmax::seen_by_any(tiles[0]);
+      const int64_t whole = width < kValueColumns ? 0 : seen / kAttentionTile * kAttentionTile;
+      Shared::pack_panel(shape, cached, column, {whole, cached.count},
+                         panel + whole / 2 * kValueLineBytes);
+      const Values values = {cached, column, whole, panel};
       for (size_t i = 0; i < tiles.size(); ++i) {
-        const RowSums to = {tiles[i], factors[i], turn, column, shape.value_width - column};
-        add_panel(weights + i * kWeightBytes, panel, to);
+        const RowSums to = {tiles[i], factors[i], turn, column, width};
+        add_panel(weights + i * kWeightBytes, values, i == 0, to);
       }
     }
   }

@@ -87,7 +87,7 @@ struct Bf16Attention {
     return _mm512_maskz_loadu_epi16((1U << width) - 1U, row);
   }
 
-  // Positions [begin, end), begin a multiple of 32.
+  // Positions [begin, end), begin a multiple of 16 (32 for AMX).
   struct Positions {
     int64_t begin;
     int64_t end;

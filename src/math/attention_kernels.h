@@ -28,6 +28,8 @@ struct CachedPartition {
   int64_t token_bytes = 0;  // stride between rows
   int64_t key_bytes = 0;    // where the head's key starts in a row
   int64_t value_bytes = 0;  // where the head's value starts in a row
+  // What the thread probably takes next (null or empty: unknown); its memory may be asked for.
+  const CachedPartition* next = nullptr;
 
   const std::byte* row(int64_t position) const {
     return tiles[static_cast<size_t>(position / kAttentionTile)] +
