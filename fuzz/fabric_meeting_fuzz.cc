@@ -25,6 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     WD_CHECK(membership->addresses.size() == 2);
     WD_CHECK(parse_membership(encode(*membership), 2).has_value());
   }
+  WD_CHECK(end_in(text).code != wideep::ErrorCode::kUnavailable);
   const Greeting own{kGreetingMagic, 1, 2, 0};
   if (const auto rank = parse_greeting(std::as_bytes(std::span(data, size)), own, 4))
     WD_CHECK(index(*rank) < 4);

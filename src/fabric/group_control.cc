@@ -11,7 +11,6 @@
 namespace wideep::fabric {
 namespace {
 
-constexpr int kBeatsPerDeadline = 6;
 // What comes between frames wakes this thread from so many bytes and the overhead of one record on:
 // two or three beats (16 each, in cipher 38) do not, and are read with this thread's own next beat;
 // the shortest signal (72, in cipher 94) does. So a door that serves many ranks wakes no more often

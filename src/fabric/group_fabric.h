@@ -34,6 +34,8 @@ struct WaitPolicy {
   static WaitPolicy for_node(int32_t ranks_here, int32_t cores);
 };
 
+inline constexpr int kBeatsPerDeadline = 6;
+
 struct GroupFabricOptions {
   WaitPolicy wait;
   Duration liveness_deadline = std::chrono::seconds{3};  // of silence, then a peer is lost

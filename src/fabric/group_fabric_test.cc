@@ -234,7 +234,7 @@ TEST(Handover, EndsAtItsDeadlineAndSaysWhoDidNotCall) {
       hand_over(shape_of(3), RankId{0}, {.token = test_token(), .timeout = milliseconds{30}});
   ASSERT_FALSE(lonely.has_value());
   EXPECT_EQ(lonely.error().code, ErrorCode::kTimeout);
-  EXPECT_THAT(lonely.error().message, testing::HasSubstr("2 higher ranks"));
+  EXPECT_THAT(lonely.error().message, testing::HasSubstr("ranks 1 2 of this node did not call"));
   const auto higher =
       hand_over(shape_of(3), RankId{2}, {.token = test_token(), .timeout = milliseconds{30}});
   ASSERT_FALSE(higher.has_value());

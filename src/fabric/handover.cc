@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "fabric/local_socket.h"
+#include "fabric/wait_limit.h"
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -27,24 +28,12 @@ std::string name_of(uint64_t token, uint64_t epoch, RankId rank) {
   return fmt::format("wideep-{:016x}-{}-{}", token, epoch, index(rank));
 }
 
-// Blocks until the socket is readable.
-Status await_readable(int fd, TimePoint deadline, std::string_view what) {
-  for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - real_clock().now());
-    if (left.count() <= 0) return error(ErrorCode::kTimeout, "handover: {}: deadline passed", what);
-    pollfd poll_fd{.fd = fd, .events = POLLIN, .revents = 0};
-    const int ready = poll(&poll_fd, 1, static_cast<int>(std::min<int64_t>(left.count(), 1000)));
-    if (ready > 0) return {};
-    if (ready < 0 && errno != EINTR) return failed(what);
-  }
-}
-
 // What both sides need to greet.
 struct Self {
   const Shape& shape;
   Greeting greeting;
   int memory_fd = -1;
-  TimePoint deadline;
+  WaitLimit limit;
   Duration greeting_timeout;
 };
 
@@ -59,8 +48,8 @@ struct Received {
   UniqueFd memory;
 };
 
-Result<Received> receive_greeting(int socket, const Self& self, TimePoint deadline) {
-  WD_TRY(await_readable(socket, deadline, "greeting"));
+Result<Received> receive_greeting(int socket, const Self& self, const WaitLimit& limit) {
+  if (!limit.await(socket, POLLIN)) return error(ErrorCode::kTimeout, "handover: no greeting came");
   std::array<std::byte, sizeof(Greeting) + 1> bytes;
   WD_ASSIGN_OR_RETURN(ReceivedDescriptor greeting, receive_descriptor(socket, bytes));
   Received received{.rank = {}, .memory = std::move(greeting.descriptor)};
@@ -85,16 +74,16 @@ Result<LocalPeer> admit(UniqueFd socket, Received received, const Self& self) {
   return peer;
 }
 
-Result<UniqueFd> connect_to(const std::string& name, RankId rank, TimePoint deadline) {
+Result<UniqueFd> connect_to(const std::string& name, RankId rank, const WaitLimit& limit) {
   for (;;) {
     Result<UniqueFd> socket = connect_local(name, local_packets());
     if (socket) return socket;
     const bool may_still_start = socket.error().code == ErrorCode::kNotFound;
     if (!may_still_start) return with_context(socket.error(), "handover");
-    if (real_clock().now() >= deadline)
+    if (limit.has_passed())
       return error(ErrorCode::kTimeout, "handover: rank {} of this node does not listen",
                    index(rank));
-    poll(nullptr, 0, static_cast<int>(kRetry.count()));  // it has not started yet
+    limit.pause(kRetry);  // it has not started yet
   }
 }
 
@@ -114,7 +103,7 @@ Result<Received> greet_caller(int socket, RankId rank, const Self& self, const L
   WD_TRY(same_user_peer(socket));
   const TimePoint patience = real_clock().now() + self.greeting_timeout;
   WD_ASSIGN_OR_RETURN(Received received,
-                      receive_greeting(socket, self, std::min<TimePoint>(patience, self.deadline)));
+                      receive_greeting(socket, self, self.limit.at_most(patience)));
   const bool is_expected = received.rank > rank && self.shape.same_node(rank, received.rank) &&
                            !all.peers[static_cast<size_t>(index(received.rank))].arena;
   if (!is_expected) return invalid_argument("not a rank that should call");
@@ -124,14 +113,19 @@ Result<Received> greet_caller(int socket, RankId rank, const Self& self, const L
 
 // Waits for the calls of the higher ranks of this node. Strangers are turned away.
 Status accept_higher(const UniqueFd& listener, RankId rank, const Self& self, LocalPeers& all) {
-  int32_t expected = 0;
-  for (int32_t r = index(rank) + 1; r < self.shape.num_ranks(); ++r)
-    if (self.shape.same_node(rank, RankId{r})) ++expected;
-  for (int strangers = 0; expected > 0;) {
-    WD_TRY(await_readable(listener.get(), self.deadline,
-                          fmt::format("{} higher ranks of this node did not call", expected)));
+  const auto expected = [&] {
+    std::string ranks;
+    for (int32_t r = index(rank) + 1; r < self.shape.num_ranks(); ++r)
+      if (self.shape.same_node(rank, RankId{r}) && !all.peers[static_cast<size_t>(r)].arena)
+        ranks += fmt::format(" {}", r);
+    return ranks;
+  };
+  for (int strangers = 0; !expected().empty();) {
+    if (!self.limit.await(listener.get(), POLLIN))
+      return error(ErrorCode::kTimeout, "handover: ranks{} of this node did not call", expected());
     UniqueFd socket(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!socket) continue;
+    if (!socket && (errno == EINTR || errno == ECONNABORTED)) continue;
+    if (!socket) return failed("accept");
     Result<Received> received = greet_caller(socket.get(), rank, self, all);
     if (!received) {
       log_warning("handover: refused a caller: {}", received.error().message);
@@ -142,7 +136,6 @@ Status accept_higher(const UniqueFd& listener, RankId rank, const Self& self, Lo
     }
     const auto peer = static_cast<size_t>(index(received->rank));
     WD_ASSIGN_OR_RETURN(all.peers[peer], admit(std::move(socket), *std::move(received), self));
-    --expected;
   }
   return {};
 }
@@ -174,7 +167,7 @@ Result<LocalPeers> hand_over(const Shape& shape, RankId rank, const HandoverOpti
   const Self self{.shape = shape,
                   .greeting = {kGreetingMagic, options.token, hash(shape), index(rank)},
                   .memory_fd = own.memory->fd(),
-                  .deadline = real_clock().now() + options.timeout,
+                  .limit = {real_clock().now() + options.timeout, options.interrupt},
                   .greeting_timeout = options.greeting_timeout};
   all.peers[static_cast<size_t>(index(rank))] = std::move(own);
   WD_ASSIGN_OR_RETURN(
@@ -183,9 +176,9 @@ Result<LocalPeers> hand_over(const Shape& shape, RankId rank, const HandoverOpti
   for (int32_t r = 0; r < index(rank); ++r) {
     if (!shape.same_node(rank, RankId{r})) continue;
     WD_ASSIGN_OR_RETURN(UniqueFd socket, connect_to(name_of(options.token, shape.epoch, RankId{r}),
-                                                    RankId{r}, self.deadline));
+                                                    RankId{r}, self.limit));
     WD_TRY(send_greeting(socket.get(), self));
-    WD_ASSIGN_OR_RETURN(Received received, receive_greeting(socket.get(), self, self.deadline));
+    WD_ASSIGN_OR_RETURN(Received received, receive_greeting(socket.get(), self, self.limit));
     if (received.rank != RankId{r})
       return invalid_argument("handover: rank {} answered as rank {}", r, index(received.rank));
     WD_ASSIGN_OR_RETURN(all.peers[static_cast<size_t>(r)],

@@ -48,10 +48,7 @@ struct JoinOptions {
 using ArenaBytes = FunctionRef<int64_t(const std::vector<NodeId>&)>;
 
 // kInvalidArgument: the leader or this rank refuses, with both sides named. kTimeout: not all came.
-// A group of one needs no leader.
+// kPeerLost: the leader, or a rank after all had come. A group of one needs no leader.
 Result<std::unique_ptr<GroupFabric>> join(const JoinOptions& options, ArenaBytes arena_bytes);
-
-// Only the meeting: who is who.
-Result<Membership> meet(const JoinOptions& options, const net::Address& own_address);
 
 }  // namespace wideep::fabric

@@ -105,6 +105,8 @@ Result<ReceivedDescriptor> receive_descriptor(int socket, std::span<std::byte> b
                  .msg_controllen = control.size()};
   const ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
   if (count < 0) return failed("receive a descriptor");
+  if ((message.msg_flags & MSG_CTRUNC) != 0)
+    return error(ErrorCode::kExhausted, "local socket: no descriptor left for the one that came");
   ReceivedDescriptor received{.num_bytes = static_cast<size_t>(count), .descriptor = {}};
   const cmsghdr* header = CMSG_FIRSTHDR(&message);
   if (header != nullptr && header->cmsg_type == SCM_RIGHTS &&

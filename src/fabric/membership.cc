@@ -46,12 +46,17 @@ Result<const Json::Array*> array_in(const Json& object, std::string_view key, in
   return array;
 }
 
+std::string reason_in(const Json& value) {
+  return value.as_string() == nullptr ? "" : value.as_string()->substr(0, kTextMax);
+}
+
 Result<Json> parse_message(std::string_view text) {
   WD_ASSIGN_OR_RETURN(Json message, parse_json(text, kLimits));
   if (!message.is_object()) return invalid_argument("meeting: no object");
   if (const Json* refusal = message.find("refused"))
-    return error(ErrorCode::kInvalidArgument, "refused by the leader: {}",
-                 refusal->as_string() == nullptr ? "" : refusal->as_string()->substr(0, kTextMax));
+    return invalid_argument("refused by the leader: {}", reason_in(*refusal));
+  if (const Json* end = message.find("ended"))
+    return error(ErrorCode::kPeerLost, "{}", reason_in(*end));
   WD_ASSIGN_OR_RETURN(const int64_t protocol, number_in(message, "protocol", 1, INT64_MAX));
   if (protocol != kProtocol)
     return invalid_argument("meeting: protocol {}, this rank speaks {}", protocol, kProtocol);
@@ -86,7 +91,18 @@ std::string encode(const Membership& membership) {
 }
 
 std::string encode_refusal(const Error& reason) {
+  if (reason.code != ErrorCode::kInvalidArgument) return encode_end(reason.message);
   return Json(Json::Object{{"refused", reason.message}}).dump();
+}
+
+std::string encode_end(std::string_view reason) {
+  return Json(Json::Object{{"ended", std::string(reason)}}).dump();
+}
+
+Error end_in(std::string_view text) {
+  const Result<Json> message = parse_message(text);
+  if (!message) return message.error();
+  return {ErrorCode::kInvalidArgument, "meeting: a message that was not expected"};
 }
 
 Result<Introduction> parse_introduction(std::string_view text) {

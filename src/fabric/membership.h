@@ -13,7 +13,7 @@
 
 namespace wideep::fabric {
 
-inline constexpr int64_t kProtocol = 1;
+inline constexpr int64_t kProtocol = 2;
 inline constexpr int64_t kMeetingBytesMax = 1 << 20;  // of one message
 
 // From a rank to the leader.
@@ -35,11 +35,16 @@ struct Membership {
 
 std::string encode(const Introduction& introduction);
 std::string encode(const Membership& membership);
+// For a caller whom the leader does not let in: kInvalidArgument for good, else for now.
 std::string encode_refusal(const Error& reason);
+// The meeting is over for all, or the rank that says so leaves it.
+std::string encode_end(std::string_view reason);
 
 Result<Introduction> parse_introduction(std::string_view text);
-// A refusal becomes its error.
+// A refusal becomes its error, an end kPeerLost.
 Result<Membership> parse_membership(std::string_view text, int32_t num_ranks);
+// What a message says that should be an end.
+Error end_in(std::string_view text);
 
 // Numbers the hosts in order of their lowest rank.
 std::vector<NodeId> number_nodes(const std::vector<std::string>& host_of);

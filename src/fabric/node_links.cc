@@ -1,18 +1,24 @@
 #include "fabric/node_links.h"
 
-#include "base/log.h"
 #include "fabric/arena.h"
 #include "fabric/handover.h"
+#include "fabric/reception.h"
+
+#include <poll.h>
 
 #include <algorithm>
 #include <array>
+#include <string>
 #include <thread>
 
 namespace wideep::fabric {
 namespace {
 
-constexpr int kStrangersMax = 64;
-constexpr std::chrono::seconds kGreetingTimeout{5};  // a stranger does not hold up the others
+constexpr std::chrono::seconds kIntroductionTimeout{5};
+
+WaitLimit limit_of(const LinkOptions& options) {
+  return {real_clock().now() + options.timeout, options.interrupt};
+}
 
 Status introduce(Stream& stream, const UcxIntroduction& introduction, TimePoint deadline) {
   const std::vector<std::byte> bytes = encode(introduction);
@@ -23,29 +29,36 @@ Status introduce(Stream& stream, const UcxIntroduction& introduction, TimePoint 
 
 Result<UcxIntroduction> receive_introduction(Stream& stream,
                                              std::span<const RankId> node,
-                                             TimePoint deadline) {
+                                             const WaitLimit& limit) {
   uint32_t length = 0;
-  WD_TRY(read_all(stream, std::as_writable_bytes(std::span(&length, 1)), deadline));
+  WD_TRY(read_all(stream, std::as_writable_bytes(std::span(&length, 1)), limit));
   if (length > kUcxIntroductionBytesMax)
     return invalid_argument("ucx introduction of {} bytes, at most {}", length,
                             kUcxIntroductionBytesMax);
   std::vector<std::byte> bytes(length);
-  WD_TRY(read_all(stream, bytes, deadline));
+  WD_TRY(read_all(stream, bytes, limit));
   return parse_ucx_introduction(bytes, node);
 }
 
-Result<SourceLink> greet_caller(UniqueFd socket,
-                                const Greeting& own,
-                                const Shape& shape,
-                                const LinkOptions& options) {
-  const TimePoint deadline = real_clock().now() + kGreetingTimeout;
-  WD_ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream,
-                      open_stream(std::move(socket), TlsRole::kServer, options.key, deadline));
-  std::array<std::byte, sizeof(Greeting)> bytes;
-  WD_TRY(read_all(*stream, bytes, deadline));
-  WD_ASSIGN_OR_RETURN(const RankId source, parse_greeting(bytes, own, shape.num_ranks()));
-  if (options.ucx != nullptr) WD_TRY(introduce(*stream, options.ucx->introduction(), deadline));
-  return SourceLink{source, std::move(stream)};
+Result<std::string> hear_greeting(Stream& stream, TimePoint deadline) {
+  std::string greeting(sizeof(Greeting), '\0');
+  WD_TRY(read_all(stream, std::as_writable_bytes(std::span(greeting)), deadline));
+  return greeting;
+}
+
+// Who has called, if it is one of those that should.
+Result<SourceLink> admit(Guest guest,
+                         const Greeting& own,
+                         const Shape& shape,
+                         const LinkOptions& options,
+                         std::vector<RankId>& expected) {
+  WD_ASSIGN_OR_RETURN(const RankId source, parse_greeting(std::as_bytes(std::span(guest.words)),
+                                                          own, shape.num_ranks()));
+  if (std::erase(expected, source) != 1) return invalid_argument("not a rank that should call");
+  if (options.ucx != nullptr)
+    WD_TRY(introduce(*guest.stream, options.ucx->introduction(),
+                     real_clock().now() + kIntroductionTimeout));
+  return SourceLink{source, std::move(guest.stream)};
 }
 
 Status accept_sources(int listener,
@@ -54,26 +67,33 @@ Status accept_sources(int listener,
                       const LinkOptions& options,
                       std::vector<SourceLink>& incoming) {
   const RankId rank{static_cast<int32_t>(own.rank)};
-  const TimePoint deadline = real_clock().now() + options.timeout;
+  const WaitLimit limit = limit_of(options);
   std::vector<RankId> expected;
   for (int32_t r = 0; r < shape.num_ranks(); ++r)
     if (!shape.same_node(rank, RankId{r}) && shape.door(RankId{r}, rank) == rank)
       expected.push_back(RankId{r});
-  for (int strangers = 0; !expected.empty();) {
-    Result<UniqueFd> socket = accept_call(listener, deadline);
-    if (!socket)
-      return error(socket.error().code, "links: {} ranks of other nodes, rank {} among them: {}",
-                   expected.size(), index(expected.front()), socket.error().message);
-    WD_TRY(prepare_socket(socket->get(), options.tcp));
-    Result<SourceLink> link = greet_caller(*std::move(socket), own, shape, options);
-    if (link && std::erase(expected, link->source) == 1) {
-      incoming.push_back(*std::move(link));
-      continue;
+  WD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Reception> reception,
+      Reception::open(
+          {.listener = listener, .name = "links", .key = options.key, .tcp = options.tcp},
+          &hear_greeting));
+  while (!expected.empty()) {
+    std::array<pollfd, 2> polled = reception->polled();
+    if (!limit.await(polled)) {
+      std::string missing;
+      for (const RankId r : expected)
+        missing += fmt::format(" {}", index(r));
+      return error(ErrorCode::kTimeout, "links: ranks{} of other nodes did not call", missing);
     }
-    log_warning("links: refused a caller: {}",
-                link ? std::string("not a rank that should call") : link.error().message);
-    if (++strangers > kStrangersMax)
-      return error(ErrorCode::kExhausted, "links: more than {} strangers called", kStrangersMax);
+    WD_ASSIGN_OR_RETURN(std::vector<Guest> guests, reception->take());
+    for (Guest& guest : guests) {
+      Result<SourceLink> link = admit(std::move(guest), own, shape, options, expected);
+      if (link) {
+        incoming.push_back(*std::move(link));
+      } else {
+        reception->refuse(link.error());
+      }
+    }
   }
   return {};
 }
@@ -83,21 +103,21 @@ Status connect_nodes(const Shape& shape,
                      const LinkOptions& options,
                      std::vector<NodeLink>& outgoing) {
   const RankId rank{static_cast<int32_t>(own.rank)};
-  const TimePoint deadline = real_clock().now() + options.timeout;
+  const WaitLimit limit = limit_of(options);
   for (const std::vector<RankId>& ranks : shape.ranks_by_node()) {
     if (shape.same_node(ranks.front(), rank)) continue;
     const RankId door = shape.door(rank, ranks.front());
     Result<UniqueFd> socket =
-        connect_to(options.addresses[static_cast<size_t>(index(door))], deadline);
+        connect_to(options.addresses[static_cast<size_t>(index(door))], limit);
     if (!socket) return with_context(socket.error(), fmt::format("links: rank {}", index(door)));
     WD_TRY(prepare_socket(socket->get(), options.tcp));
     NodeLink link{.door = door, .ranks = ranks, .stream = nullptr, .direct = nullptr};
     WD_ASSIGN_OR_RETURN(link.stream,
-                        open_stream(*std::move(socket), TlsRole::kClient, options.key, deadline));
-    WD_TRY(write_all(*link.stream, std::as_bytes(std::span(&own, 1)), deadline));
+                        open_stream(*std::move(socket), TlsRole::kClient, options.key, limit));
+    WD_TRY(write_all(*link.stream, std::as_bytes(std::span(&own, 1)), limit));
     if (options.ucx != nullptr) {
       WD_ASSIGN_OR_RETURN(const UcxIntroduction introduction,
-                          receive_introduction(*link.stream, ranks, deadline));
+                          receive_introduction(*link.stream, ranks, limit));
       WD_ASSIGN_OR_RETURN(link.direct, options.ucx->connect(introduction));
     }
     outgoing.push_back(std::move(link));

@@ -42,6 +42,7 @@ struct LinkOptions {
   TcpOptions tcp;
   std::optional<PresharedKey> key;  // encrypts; none: plain
   UcxWorker* ucx = nullptr;         // ranks introduce themselves to those who call
+  int interrupt = -1;  // readable once waiting has become pointless (wait_limit.h); -1: none
 };
 
 // Connects to all other nodes and takes the calls of those that this rank serves. `listener`

@@ -24,7 +24,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kRetry{20};
 constexpr std::chrono::milliseconds kRetryName{200};
-constexpr std::chrono::milliseconds kPollMax = std::chrono::hours{24};  // poll() counts an int
 
 std::unexpected<Error> failed(std::string_view what) {
   return error(ErrorCode::kUnavailable, "{}: {}", what, strerrordesc_np(errno));
@@ -70,15 +69,14 @@ Result<SocketName> name_of(const std::string& host, uint16_t port) {
   return SocketName(found, &freeaddrinfo);
 }
 
-// A name that is not known yet is asked for until the deadline: whoever publishes it may still be
+// A name that is not known yet is asked for within the limit: whoever publishes it may still be
 // starting.
-net::HostAddresses await_name(const std::string& host, TimePoint deadline) {
-  net::HostAddresses found = net::look_up(host, deadline);
+net::HostAddresses await_name(const std::string& host, const WaitLimit& limit) {
+  net::HostAddresses found = net::look_up(host, limit.deadline());
   if (!found) log_info("{}; trying again", found.error().message);
-  while (!found && found.error().code != ErrorCode::kTimeout &&
-         real_clock().now() + kRetryName < deadline) {
-    poll(nullptr, 0, static_cast<int>(kRetryName.count()));
-    found = net::look_up(host, deadline);
+  while (!found && found.error().code != ErrorCode::kTimeout && !limit.has_passed()) {
+    limit.pause(kRetryName);
+    found = net::look_up(host, limit.deadline());
   }
   return found;
 }
@@ -87,21 +85,10 @@ UniqueFd tcp_socket(const addrinfo& info) {
   return UniqueFd(socket(info.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
-// True once the descriptor is ready, false at the deadline.
-bool await(int fd, short events, TimePoint deadline) {
-  for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - real_clock().now());
-    if (left.count() <= 0) return false;
-    pollfd poll_fd{.fd = fd, .events = events, .revents = 0};
-    if (poll(&poll_fd, 1, static_cast<int>(std::min<int64_t>(left.count(), kPollMax.count()))) > 0)
-      return true;
-  }
-}
-
-Status connect_one(int socket, const addrinfo& info, TimePoint deadline) {
+Status connect_one(int socket, const addrinfo& info, const WaitLimit& limit) {
   if (connect(socket, info.ai_addr, info.ai_addrlen) == 0) return {};
   if (errno != EINPROGRESS) return failed("connect");
-  if (!await(socket, POLLOUT, deadline)) return error(ErrorCode::kTimeout, "connect: no answer");
+  if (!limit.await(socket, POLLOUT)) return error(ErrorCode::kTimeout, "connect: no answer");
   int outcome = 0;
   socklen_t length = sizeof outcome;
   getsockopt(socket, SOL_SOCKET, SO_ERROR, &outcome, &length);
@@ -151,14 +138,14 @@ Result<UniqueFd> connect_unix(const net::Address& address) {
 
 // One attempt at each address that the host's name stands for. A name that is not known yet is
 // tried again too: the service that publishes it may still be starting.
-Result<UniqueFd> connect_tcp(const net::Address& address, TimePoint deadline) {
-  WD_ASSIGN_OR_RETURN(const auto hosts, net::look_up(address.host, deadline));
+Result<UniqueFd> connect_tcp(const net::Address& address, const WaitLimit& limit) {
+  WD_ASSIGN_OR_RETURN(const auto hosts, net::look_up(address.host, limit.deadline()));
   Status outcome = error(ErrorCode::kUnavailable, "no address");
   for (const std::string& host : hosts) {
     WD_ASSIGN_OR_RETURN(const SocketName name, name_of(host, address.port));
     UniqueFd socket = tcp_socket(*name);
     if (!socket) return failed("socket");
-    outcome = connect_one(socket.get(), *name, deadline);
+    outcome = connect_one(socket.get(), *name, limit);
     if (outcome) return socket;
   }
   return std::unexpected(outcome.error());
@@ -209,9 +196,9 @@ Result<net::Address> local_address(int listener, const net::Address& asked) {
   return address;
 }
 
-Result<std::string> host_towards(const net::Address& peer, TimePoint deadline) {
+Result<std::string> host_towards(const net::Address& peer, const WaitLimit& limit) {
   if (net::is_loopback(peer)) return peer.is_unix() ? "127.0.0.1" : peer.host;
-  WD_ASSIGN_OR_RETURN(const auto hosts, await_name(peer.host, deadline));
+  WD_ASSIGN_OR_RETURN(const auto hosts, await_name(peer.host, limit));
   WD_ASSIGN_OR_RETURN(const SocketName found, name_of(hosts.front(), peer.port));
   const addrinfo& info = *found;
   const UniqueFd probe(socket(info.ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -229,41 +216,50 @@ Result<std::string> host_towards(const net::Address& peer, TimePoint deadline) {
   return std::string(host.data());
 }
 
-Result<UniqueFd> connect_to(const net::Address& address, TimePoint deadline) {
+Result<UniqueFd> connect_to(const net::Address& address, const WaitLimit& limit) {
   for (;;) {
     Result<UniqueFd> socket =
-        address.is_unix() ? connect_unix(address) : connect_tcp(address, deadline);
+        address.is_unix() ? connect_unix(address) : connect_tcp(address, limit);
     if (socket || socket.error().code == ErrorCode::kInvalidArgument) return socket;
-    if (real_clock().now() + kRetry >= deadline)
+    if (limit.has_passed())
       return error(ErrorCode::kTimeout, "{}: {}", address.to_string(), socket.error().message);
-    poll(nullptr, 0, static_cast<int>(kRetry.count()));  // it has not started yet
+    limit.pause(kRetry);  // it has not started yet
   }
 }
 
-Result<UniqueFd> accept_call(int listener, TimePoint deadline) {
+Result<std::optional<UniqueFd>> accept_waiting(int listener) {
   for (;;) {
-    if (!await(listener, POLLIN, deadline)) return error(ErrorCode::kTimeout, "nobody called");
     UniqueFd socket(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (socket) return socket;
-    if (!would_block() && errno != ECONNABORTED) return failed("accept");
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return std::nullopt;
+    if (errno != EINTR && errno != ECONNABORTED)
+      return error(ErrorCode::kExhausted, "accept: {}", strerrordesc_np(errno));
   }
 }
 
-Status read_all(Stream& stream, std::span<std::byte> bytes, TimePoint deadline) {
+Result<UniqueFd> accept_call(int listener, const WaitLimit& limit) {
+  for (;;) {
+    if (!limit.await(listener, POLLIN)) return error(ErrorCode::kTimeout, "nobody called");
+    WD_ASSIGN_OR_RETURN(std::optional<UniqueFd> socket, accept_waiting(listener));
+    if (socket) return *std::move(socket);
+  }
+}
+
+Status read_all(Stream& stream, std::span<std::byte> bytes, const WaitLimit& limit) {
   while (!bytes.empty()) {
     WD_ASSIGN_OR_RETURN(const size_t count, stream.read(bytes));
     bytes = bytes.subspan(count);
-    if (count == 0 && !await(stream.fd(), POLLIN, deadline))
+    if (count == 0 && !limit.await(stream.fd(), POLLIN))
       return error(ErrorCode::kTimeout, "read: {} bytes did not come", bytes.size());
   }
   return {};
 }
 
-Status write_all(Stream& stream, std::span<const std::byte> bytes, TimePoint deadline) {
+Status write_all(Stream& stream, std::span<const std::byte> bytes, const WaitLimit& limit) {
   while (!bytes.empty()) {
     WD_ASSIGN_OR_RETURN(const size_t count, stream.write(bytes));
     bytes = bytes.subspan(count);
-    if (count == 0 && !await(stream.fd(), POLLOUT, deadline))
+    if (count == 0 && !limit.await(stream.fd(), POLLOUT))
       return error(ErrorCode::kTimeout, "write: {} bytes were not taken", bytes.size());
   }
   return {};

@@ -1,14 +1,16 @@
 // A connection to another host that never blocks, and how to get one. Thread: a stream belongs to
-// one at a time; the functions block until their deadline, on any.
+// one at a time; the functions block within their limit, on any.
 #pragma once
 
 #include "base/clock.h"
 #include "base/result.h"
 #include "fabric/unique_fd.h"
+#include "fabric/wait_limit.h"
 #include "net/address.h"
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -50,14 +52,16 @@ Result<UniqueFd> listen_at(const net::Address& address, Duration name_patience =
 Result<net::Address> local_address(int listener, const net::Address& asked);
 // The address that this host's packets to `peer` carry: how others reach it. Tries again while the
 // name of `peer` is not known yet.
-Result<std::string> host_towards(const net::Address& peer, TimePoint deadline);
+Result<std::string> host_towards(const net::Address& peer, const WaitLimit& limit);
 // Tries again while nobody listens yet.
-Result<UniqueFd> connect_to(const net::Address& address, TimePoint deadline);
+Result<UniqueFd> connect_to(const net::Address& address, const WaitLimit& limit);
+// A call that waits at a listener, if there is one.
+Result<std::optional<UniqueFd>> accept_waiting(int listener);
 // kTimeout when nobody calls.
-Result<UniqueFd> accept_call(int listener, TimePoint deadline);
+Result<UniqueFd> accept_call(int listener, const WaitLimit& limit);
 
-// Exactly all bytes, on a stream, before the deadline. For handshakes.
-Status read_all(Stream& stream, std::span<std::byte> bytes, TimePoint deadline);
-Status write_all(Stream& stream, std::span<const std::byte> bytes, TimePoint deadline);
+// Exactly all bytes, on a stream, within the limit. For handshakes.
+Status read_all(Stream& stream, std::span<std::byte> bytes, const WaitLimit& limit);
+Status write_all(Stream& stream, std::span<const std::byte> bytes, const WaitLimit& limit);
 
 }  // namespace wideep::fabric

@@ -148,7 +148,7 @@ class TlsStream final : public Stream {
 
   int fd() const override { return socket_.get(); }
 
-  Status handshake(TimePoint deadline) {
+  Status handshake(const WaitLimit& limit) {
     for (;;) {
       ERR_clear_error();
       const int outcome = SSL_do_handshake(connection_.get());
@@ -156,12 +156,8 @@ class TlsStream final : public Stream {
       const int reason = SSL_get_error(connection_.get(), outcome);
       if (reason != SSL_ERROR_WANT_READ && reason != SSL_ERROR_WANT_WRITE)
         return failed("handshake (is it the same key?)");
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - real_clock().now());
-      if (left.count() <= 0) return error(ErrorCode::kTimeout, "handshake: no answer");
-      pollfd poll_fd{.fd = fd(),
-                     .events = static_cast<short>(reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT),
-                     .revents = 0};
-      poll(&poll_fd, 1, static_cast<int>(std::min<int64_t>(left.count(), 1000)));
+      const short events = reason == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
+      if (!limit.await(fd(), events)) return error(ErrorCode::kTimeout, "handshake: no answer");
     }
     if (SSL_session_reused(connection_.get()) != 1)
       return error(ErrorCode::kUnavailable, "handshake: the other end did not use the key");
@@ -238,18 +234,18 @@ PresharedKey PresharedKey::derive(std::string_view purpose) const {
 Result<std::unique_ptr<Stream>> tls_stream(UniqueFd socket,
                                            TlsRole role,
                                            const PresharedKey& key,
-                                           TimePoint deadline) {
+                                           const WaitLimit& limit) {
   auto stream = std::make_unique<TlsStream>(std::move(socket), role, key);
-  WD_TRY(stream->handshake(deadline));
+  WD_TRY(stream->handshake(limit));
   return stream;
 }
 
 Result<std::unique_ptr<Stream>> open_stream(UniqueFd socket,
                                             TlsRole role,
                                             const std::optional<PresharedKey>& key,
-                                            TimePoint deadline) {
+                                            const WaitLimit& limit) {
   if (!key) return plain_stream(std::move(socket));
-  return tls_stream(std::move(socket), role, *key, deadline);
+  return tls_stream(std::move(socket), role, *key, limit);
 }
 
 }  // namespace wideep::fabric

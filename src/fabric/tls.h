@@ -40,12 +40,12 @@ enum class TlsRole { kClient, kServer };
 Result<std::unique_ptr<Stream>> tls_stream(UniqueFd socket,
                                            TlsRole role,
                                            const PresharedKey& key,
-                                           TimePoint deadline);
+                                           const WaitLimit& limit);
 
 // With a key: TLS; without: as it is.
 Result<std::unique_ptr<Stream>> open_stream(UniqueFd socket,
                                             TlsRole role,
                                             const std::optional<PresharedKey>& key,
-                                            TimePoint deadline);
+                                            const WaitLimit& limit);
 
 }  // namespace wideep::fabric
