@@ -204,6 +204,17 @@ Result<model::LoadOptions> load_options(const EngineHostOptions& options) {
   return load;
 }
 
+Status check_flags(const EngineHostOptions& options) {
+  WD_TRY(load_options(options));
+  if (options.num_threads < 0)
+    return invalid_argument("--threads {}: 0 or more are expected", options.num_threads);
+  if (options.dtype == "float32" &&
+      (options.quantization == "int8" || options.quantization == "int4"))
+    return invalid_argument("--quantization {} multiplies int8 rows: --dtype float32 has none",
+                            options.quantization);
+  return engine::check_without_model(options.engine);
+}
+
 Result<std::unique_ptr<EngineHost>> EngineHost::create(EngineHostOptions options) {
   auto host = std::make_unique<EngineHost>(Private{}, std::move(options));
   WD_TRY(host->load());

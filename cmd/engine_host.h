@@ -104,4 +104,7 @@ class EngineHost {
 // choices.
 Result<model::LoadOptions> load_options(const EngineHostOptions& options);
 
+// Before anything is loaded: kInvalidArgument for flags that no model could be served with.
+Status check_flags(const EngineHostOptions& options);
+
 }  // namespace wideep::cmd

@@ -20,8 +20,11 @@ Result<int32_t> small_number(const std::string& name, const std::string& text) {
 }
 
 // A host, or unix:PATH for ranks that all run here.
-Result<net::Address> leader_address(const std::string& text, int64_t port) {
+Result<net::Address> leader_address(std::string text, int64_t port) {
   if (text.starts_with("unix:")) return net::parse_address(text);
+  if (text.starts_with('[') && text.ends_with(']')) text = text.substr(1, text.size() - 2);
+  if (std::ranges::count(text, ':') == 1)  // an IPv6 address has more
+    return invalid_argument("'{}': a host without a port, which is --data-parallel-rpc-port", text);
   if (port < 1 || port > UINT16_MAX)
     return invalid_argument("--data-parallel-rpc-port {}: 1 to 65535 is expected", port);
   return net::Address{.host = text, .port = static_cast<uint16_t>(port), .path = {}};
@@ -37,6 +40,7 @@ Result<std::optional<LwsEnvironment>> LwsEnvironment::read() {
   if (!leader || !size || !worker)
     return invalid_argument(
         "LWS_LEADER_ADDRESS, LWS_GROUP_SIZE and LWS_WORKER_INDEX belong together: set all or none");
+  if (leader->empty()) return invalid_argument("LWS_LEADER_ADDRESS is empty");
   LwsEnvironment lws{.leader_address = *leader};
   WD_ASSIGN_OR_RETURN(lws.group_size, small_number("LWS_GROUP_SIZE", *size));
   WD_ASSIGN_OR_RETURN(lws.worker_index, small_number("LWS_WORKER_INDEX", *worker));
@@ -247,6 +251,12 @@ Status GroupFlags::choose_door(GroupPlan& plan, bool has_lws) const {
 Result<std::optional<fabric::PresharedKey>> GroupFlags::key() const {
   if (key_file.empty()) return std::nullopt;
   return read_key_file(key_file);
+}
+
+Status check_may_leave(const net::Address& meeting, bool has_key, bool insecure) {
+  if (has_key || insecure || net::is_loopback(meeting)) return {};
+  return invalid_argument("{} is beyond this host: give --data-parallel-key-file, or --insecure",
+                          meeting.to_string());
 }
 
 }  // namespace wideep::cmd

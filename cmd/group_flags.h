@@ -89,4 +89,7 @@ struct GroupFlags {
   Status choose_door(GroupPlan& plan, bool has_lws) const;
 };
 
+// Without a key nothing leaves a host, unless the operator says so: kInvalidArgument.
+Status check_may_leave(const net::Address& meeting, bool has_key, bool insecure);
+
 }  // namespace wideep::cmd

@@ -123,12 +123,10 @@ class RankLauncher {
     return {};
   }
 
-  // The ranks' own rule: without a key nothing leaves a host.
+  // The ranks' own rule.
   Status check_meeting_of_doors() const {
-    const net::Address& address = options_.plan.meeting_of_doors;
-    if (options_.key || options_.listen.insecure || net::is_loopback(address)) return {};
-    return invalid_argument("{} is beyond this host: give --data-parallel-key-file, or --insecure",
-                            address.to_string());
+    return check_may_leave(options_.plan.meeting_of_doors, options_.key.has_value(),
+                           options_.listen.insecure);
   }
 
   Status make_gateway(http::ApiKeys keys) {

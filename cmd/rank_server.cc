@@ -66,9 +66,9 @@ Result<std::unique_ptr<RankServer>> RankServer::create(
                       model::load_generation_config(model_path));
   options.engine.engine.end_tokens = generation.eos_tokens;
   if (options.use_generation_config) options.api.defaults = generation;
+  WD_ASSIGN_OR_RETURN(parts->chat_template, load_template(model_path, options.chat_template_file));
   if (options.kv) apply(*options.kv, options.engine.engine);
   WD_ASSIGN_OR_RETURN(parts->host, EngineHost::create(std::move(options.engine)));
-  WD_ASSIGN_OR_RETURN(parts->chat_template, load_template(model_path, options.chat_template_file));
   if (options.api.served_model_names.empty()) {
     options.api.served_model_names = {
         std::filesystem::path(model_path).lexically_normal().filename().string()};

@@ -1,5 +1,6 @@
 // `wideep serve MODEL`: an engine with the OpenAI API.
 #include "base/log.h"
+#include "cmd/foreign_flags.h"
 #include "cmd/group_flags.h"
 #include "cmd/kv_options.h"
 #include "cmd/listen_options.h"
@@ -44,7 +45,7 @@ class Serve final : public Verb {
                 {.group = "API",
                  .help = "Where sampling defaults come from: auto is generation_config.json.",
                  .choices = {"auto", "vllm"}});
-    refuse_what_is_missing();
+    declare_foreign_flags(options);
   }
 
   int run() override {
@@ -55,33 +56,14 @@ class Serve final : public Verb {
     auto kv = kv_.resolve(plan->rank.value_or(0), listen_.insecure);
     if (!kv) return fail(kv.error(), kExitUsage);
     rank_.kv = *std::move(kv);
+    if (const Status flags = check_flags(rank_.engine); !flags)
+      return fail(flags.error(), kExitUsage);
     if (!plan->rank) return serve_group(*plan);
     const Status done = serve(*plan);
     return done ? kExitOk : fail(done.error(), status_);
   }
 
  private:
-  void refuse_what_is_missing() {
-    options.refuse("--tensor-parallel-size", "attention is data parallel; run more ranks", {"1"});
-    options.refuse("-tp", "attention is data parallel; run more ranks", {"1"});
-    options.refuse("--pipeline-parallel-size", "there are no pipeline stages", {"1"});
-    options.refuse("--all2all-backend", "the exchange is wideep's own");
-    options.refuse("--enable-eplb", "experts stay where they are; see --expert-load-file");
-    options.refuse("--enable-dbo", "one batch is in flight at a time");
-    options.refuse("--enable-elastic-ep", "a group keeps its size");
-    options.refuse("--enable-lora", "LoRA adapters");
-    options.refuse("--reasoning-parser", "thinking is split for every model; see --split-reasoning",
-                   {"deepseek_r1", "qwen3"});
-    options.refuse("--tool-call-parser", "tool calls");
-    options.refuse("--enable-auto-tool-choice", "tool calls");
-    options.refuse("--gpu-memory-utilization", "there is no GPU; see --kv-cache-memory-bytes");
-    options.refuse("--trust-remote-code", "code of a checkpoint is never run");
-    options.refuse("--tokenizer", "the tokenizer is the model's own");
-    options.refuse("--kv-cache-dtype", "the cache has the type of the arithmetic", {"auto"});
-    options.refuse("--ssl-keyfile", "TLS; put a proxy in front");
-    options.refuse("--ssl-certfile", "TLS; put a proxy in front");
-  }
-
   int serve_group(const GroupPlan& plan) {
     if (metrics_port_ > 0)
       return fail({ErrorCode::kInvalidArgument,
@@ -160,24 +142,26 @@ class Serve final : public Verb {
     }
     if (group_.node_id >= 0) join.node_id = static_cast<int32_t>(group_.node_id);
     WD_ASSIGN_OR_RETURN(join.key, group_.key());
+    WD_TRY(check_may_leave(plan.leader, join.key.has_value(), listen_.insecure));
     rank_.engine.rank.join = std::move(join);
     return {};
   }
 
   Status serve(const GroupPlan& plan) {
+    status_ = kExitUsage;
     WD_TRY(become_rank(plan));
     WD_ASSIGN_OR_RETURN(const net::Address address, listen_.address());
     WD_ASSIGN_OR_RETURN(rank_.api.keys, listen_.keys());
     rank_.api.http_limits = listen_.limits();
     rank_.api.version = WIDEEP_VERSION;
     rank_.use_generation_config = generation_config_ == "auto";
-    WD_TRY(load_options(rank_.engine));  // flags that cannot be are not the model's fault
+    status_ = kExitFailed;
     net::EventLoop loop;
     Service service(loop);
     const auto rank =
         RankServer::create(loop, rank_, [&](const Error& /*reason*/) { service.stop(); });
     if (!rank) {
-      status_ = has_ended(rank.error()) ? kExitGroupEnded : kExitBadModel;
+      status_ = start_status_of(rank.error());
       return std::unexpected(rank.error());
     }
     WD_TRY(listen(**rank, address));
@@ -193,6 +177,15 @@ class Serve final : public Verb {
     if (!failure) return {};
     if (has_ended(*failure)) status_ = kExitGroupEnded;
     return with_context(*failure, "the engine has stopped");
+  }
+
+  // What is wrong with a file will be wrong again; that a port is taken or memory short may pass.
+  static int start_status_of(const Error& error) {
+    if (has_ended(error)) return kExitGroupEnded;
+    const bool is_for_good = error.code == ErrorCode::kInvalidArgument ||
+                             error.code == ErrorCode::kNotFound ||
+                             error.code == ErrorCode::kDataLoss;
+    return is_for_good ? kExitBadModel : kExitFailed;
   }
 
   // The group is no more, through no fault of this rank.

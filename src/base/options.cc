@@ -276,6 +276,11 @@ void OptionSet::refuse(std::string flag,
   refusals_.push_back({std::move(flag), std::move(reason), std::move(harmless_values)});
 }
 
+void OptionSet::accept(std::string flag, std::string reason) {
+  refusals_.push_back({"--no-" + flag.substr(2), reason, {}});
+  refusals_.push_back({std::move(flag), std::move(reason), {}, true});
+}
+
 OptionSet::Option* OptionSet::find(std::string_view flag) {
   const auto it = std::ranges::find_if(options_, [&](const Option& option) {
     return option.flag == flag || (!option.text.alias.empty() && option.text.alias == flag);
@@ -366,6 +371,7 @@ Status OptionSet::apply_flag(std::span<const std::string> arguments, size_t* nex
 
   if (const auto refusal = std::ranges::find(refusals_, flag, &Refusal::flag);
       refusal != refusals_.end()) {
+    if (refusal->is_met && !value) return {};
     if (!refusal->harmless_values.empty()) take_next();
     const auto& harmless = refusal->harmless_values;
     if (value && std::ranges::find(harmless, *value) != harmless.end()) return {};

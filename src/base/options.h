@@ -52,6 +52,9 @@ class OptionSet {
   // A flag of vLLM that users will try and that wideep does not have: refused with this reason.
   // With `harmless_values` it is accepted when it has one of those (a switch: none).
   void refuse(std::string flag, std::string reason, std::vector<std::string> harmless_values = {});
+  // A switch of vLLM that asks for what wideep does in any case: it changes nothing. Its opposite,
+  // --no-…, is refused with this reason.
+  void accept(std::string flag, std::string reason);
 
   // What parse() found out.
   enum class Outcome { kRun, kHelpShown };
@@ -99,6 +102,7 @@ class OptionSet {
     std::string flag;
     std::string reason;
     std::vector<std::string> harmless_values;
+    bool is_met = false;  // a switch that changes nothing
   };
 
   void add_option(Option option);

@@ -23,6 +23,7 @@ struct Example {
     set.add("--enable-prefix-caching", &caching, {.group = "Engine", .help = "Reuse KV."});
     set.add("--api-key", &keys, {.group = "Server", .help = "Key that clients must send."});
     set.refuse("--tensor-parallel-size", "attention is data parallel", {"1"});
+    set.accept("--enforce-eager", "there are no graphs");
   }
 
   Result<OptionSet::Outcome> parse(std::vector<std::string> arguments) {
@@ -70,6 +71,16 @@ TEST(OptionSet, RefusesWhatIsNotImplementedByName) {
   ASSERT_FALSE(outcome);
   EXPECT_EQ(outcome.error().message,
             "--tensor-parallel-size is not implemented: attention is data parallel");
+}
+
+TEST(OptionSet, TakesASwitchForWhatIsDoneAnywayAndRefusesItsOpposite) {
+  Example example;
+  EXPECT_TRUE(example.parse({"m", "--enforce-eager"}));
+  for (const char* flag : {"--no-enforce-eager", "--enforce-eager=off"}) {
+    const auto outcome = example.parse({"m", flag});
+    ASSERT_FALSE(outcome) << flag;
+    EXPECT_NE(outcome.error().message.find("there are no graphs"), std::string::npos);
+  }
 }
 
 TEST(OptionSet, LetsFlagsBeatTheFile) {

@@ -15,24 +15,10 @@ constexpr int64_t kBlockTokensMax = 512;
 constexpr int64_t kDefaultCacheBytes = int64_t{4} << 30;  // several ranks may share a host
 
 Status check_options(const model::ModelConfig& config, const EngineOptions& options) {
-  if (options.block_size < kBlockTokensStep || options.block_size > kBlockTokensMax ||
-      options.block_size % kBlockTokensStep != 0)
-    return invalid_argument("block size {}: allowed are multiples of {} up to {}",
-                            options.block_size, kBlockTokensStep, kBlockTokensMax);
-  if (options.max_num_seqs < 1) return invalid_argument("max_num_seqs is {}", options.max_num_seqs);
-  if (options.max_num_batched_tokens < options.max_num_seqs)
-    return invalid_argument("max_num_batched_tokens ({}) is less than max_num_seqs ({})",
-                            options.max_num_batched_tokens, options.max_num_seqs);
-  if (options.max_num_queued_reqs < 1 || options.max_num_queued_tokens < 1)
-    return invalid_argument("the queue has no room: {} requests, {} tokens",
-                            options.max_num_queued_reqs, options.max_num_queued_tokens);
-  if (options.max_model_len < 0 || options.max_model_len == 1 ||
-      options.max_model_len > config.max_positions)
+  WD_TRY(check_without_model(options));
+  if (options.max_model_len > config.max_positions)
     return invalid_argument("max_model_len is {}, the model has {} positions",
                             options.max_model_len, config.max_positions);
-  if (options.num_speculative_tokens < 0 || options.num_speculative_tokens > 1)
-    return invalid_argument("num_speculative_tokens is {}, allowed are 0 and 1",
-                            options.num_speculative_tokens);
   return {};
 }
 
@@ -63,6 +49,30 @@ int64_t choose_num_blocks(const kv::KvLayout& layout, const EngineOptions& optio
 }
 
 }  // namespace
+
+Status check_without_model(const EngineOptions& options) {
+  if (options.block_size < kBlockTokensStep || options.block_size > kBlockTokensMax ||
+      options.block_size % kBlockTokensStep != 0)
+    return invalid_argument("block size {}: allowed are multiples of {} up to {}",
+                            options.block_size, kBlockTokensStep, kBlockTokensMax);
+  if (options.max_num_seqs < 1) return invalid_argument("max_num_seqs is {}", options.max_num_seqs);
+  if (options.max_num_batched_tokens < options.max_num_seqs)
+    return invalid_argument("max_num_batched_tokens ({}) is less than max_num_seqs ({})",
+                            options.max_num_batched_tokens, options.max_num_seqs);
+  if (options.max_num_queued_reqs < 1 || options.max_num_queued_tokens < 1)
+    return invalid_argument("the queue has no room: {} requests, {} tokens",
+                            options.max_num_queued_reqs, options.max_num_queued_tokens);
+  if (options.max_model_len < 0 || options.max_model_len == 1)
+    return invalid_argument("max_model_len is {}: 2 or more are expected, or 0",
+                            options.max_model_len);
+  if (options.kv_cache_bytes < 0 || options.num_kv_blocks < 0)
+    return invalid_argument("a KV cache of {} bytes, {} blocks", options.kv_cache_bytes,
+                            options.num_kv_blocks);
+  if (options.num_speculative_tokens < 0 || options.num_speculative_tokens > 1)
+    return invalid_argument("num_speculative_tokens is {}, allowed are 0 and 1",
+                            options.num_speculative_tokens);
+  return {};
+}
 
 Result<std::unique_ptr<Engine>> Engine::create(model::Model& model,
                                                const tokenizer::Tokenizer* tokenizer,

@@ -93,6 +93,9 @@ struct EngineStats {
   TimePoint last_step_end{};
 };
 
+// What can be wrong with options whatever the model: kInvalidArgument. create() looks too.
+Status check_without_model(const EngineOptions& options);
+
 class Engine {
  public:
   // Borrows everything; the tokenizer may be null (then stop strings are refused and events carry

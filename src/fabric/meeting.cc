@@ -178,6 +178,8 @@ class Leader {
     const RankId rank = caller->rank;
     callers_.emplace(rank, std::move(talk));
     present_[rank] = *std::move(caller);
+    log_info("meeting: rank {} has come, {} of {} are there", index(rank), present_.size(),
+             options_.self.num_ranks);
   }
 
   Status check(const Introduction& caller) const {

@@ -89,6 +89,22 @@ class Help(unittest.TestCase):
         self.assertIn("--enable-lora is not implemented", result.stderr)
         self.assertEqual(run("serve", "x", "--tensor-parallel-size", "2").returncode, 2)
 
+    def test_command_lines_of_llm_d_are_taken_but_for_what_is_named(self):
+        guide = ["--trust-remote-code", "--disable-uvicorn-access-log", "--enable-expert-parallel", "--tensor-parallel-size", "1",
+                 "--data-parallel-size", "1", "--data-parallel-size-local", "1", "--data-parallel-start-rank", "0",
+                 "--all2all-backend", "deepep_low_latency", "--moe-backend", "deep_gemm", "--enforce-eager",
+                 "--enable-ep-weight-filter", "--max-num-batched-tokens", "256", "--max-num-seqs", "256", "--kv_transfer_config",
+                 '{"kv_connector":"NixlConnector","kv_role":"kv_both","kv_load_failure_policy":"fail"}']
+        result = run("serve", "no-such-model", *guide)
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("no-such-model", result.stderr)
+        for arguments in (["--gpu-memory-utilization", "0.8"], ["--enable-dbo"], ["--dbo-decode-token-threshold", "32"],
+                          ["--async-scheduling"], ["--enable-eplb"], ["--all2all-backend", "nonesuch"], ["--no-enforce-eager"],
+                          ["--compilation_config", "{}"], ["--kv-events-config", "{}"], ["--api-server-count", "4"]):
+            result = run("serve", "no-such-model", *arguments)
+            self.assertEqual(result.returncode, 2, arguments)
+            self.assertIn(f"{arguments[0].replace('_', '-')} is not implemented: ", result.stderr)
+
     def test_environment_and_file_are_read(self):
         result = run("serve", "x", env={**os.environ, "WIDEEP_BLOCK_SIZE": "many"})
         self.assertIn("WIDEEP_BLOCK_SIZE: 'many' is not an integer", result.stderr)

@@ -179,5 +179,46 @@ class Faults(unittest.TestCase):
         self.check(signal.SIGSTOP, 40)
 
 
+class WhileRanksMeet(unittest.TestCase):
+    """Three hosts of one rank, played on this one."""
+
+    def host(self, folder, rank, *arguments):
+        return Serve(WIDEEP, ranks.model_path(MODEL), "--data-parallel-size", 3, "--data-parallel-size-local", 1, "--node-id", rank,
+                     "--enable-expert-parallel", "--data-parallel-address", f"unix:{folder}/meeting", *arguments)
+
+    def test_a_leader_that_is_killed_ends_no_other_host(self):
+        with tempfile.TemporaryDirectory() as folder:
+            hosts = [self.host(folder, 0), self.host(folder, 1, "--headless", "--data-parallel-start-rank", 1)]
+            try:
+                await_true(lambda: "rank 1 has come, 2 of 3" in hosts[0].log(), "rank 1 at the meeting")
+                os.kill(ranks.children_of(hosts[0].process.pid)[0], signal.SIGKILL)
+                hosts.append(self.host(folder, 2, "--headless", "--data-parallel-start-rank", 2))
+                hosts[0].await_ready()
+                await_true(lambda: call(hosts[0].url, "/v1/completions", {"prompt": [5], "max_tokens": 1},
+                                        {"x-data-parallel-rank": "1"}).status == 200, lambda: hosts[1].log())
+                self.assertIn("rank 0 lost", hosts[1].log())
+            finally:
+                for host in hosts:
+                    host.abandon()
+
+
+class Mistakes(unittest.TestCase):
+    def test_flags_that_cannot_be_start_nothing(self):
+        for arguments, words in [(["--max-num-seqs", "0"], "max_num_seqs is 0"),
+                                 (["--max-num-batched-tokens", "16"], "max_num_batched_tokens (16) is less than max_num_seqs (64)"),
+                                 (["--block-size", "24"], "block size 24"), (["--threads", "-1"], "--threads -1"),
+                                 (["--quantization", "int8", "--dtype", "float32"], "--dtype float32"),
+                                 (["--speculative-config", '{"method":"mtp","num_speculative_tokens":2}'], "num_speculative_tokens 2"),
+                                 (["--data-parallel-address", "host:29999"], "a host without a port"),
+                                 (["--data-parallel-address", "10.1.2.3", "--data-parallel-rank", "1"], "--data-parallel-key-file")]:
+            server = Serve(WIDEEP, ranks.model_path(MODEL), "--data-parallel-size", 2, "--enable-expert-parallel", *arguments)
+            try:
+                self.assertEqual(server.end(), 2, server.log())
+                self.assertIn(words, server.log())
+                self.assertNotIn("group ranks", server.log())
+            finally:
+                server.abandon()
+
+
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
