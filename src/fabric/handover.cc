@@ -52,6 +52,8 @@ Result<Received> receive_greeting(int socket, const Self& self, const WaitLimit&
   if (!limit.await(socket, POLLIN)) return error(ErrorCode::kTimeout, "handover: no greeting came");
   std::array<std::byte, sizeof(Greeting) + 1> bytes;
   WD_ASSIGN_OR_RETURN(ReceivedDescriptor greeting, receive_descriptor(socket, bytes));
+  if (greeting.num_bytes == 0)
+    return error(ErrorCode::kPeerLost, "handover: the other end has hung up");
   Received received{.rank = {}, .memory = std::move(greeting.descriptor)};
   WD_ASSIGN_OR_RETURN(received.rank, parse_greeting(std::span(bytes).first(greeting.num_bytes),
                                                     self.greeting, self.shape.num_ranks()));
@@ -127,6 +129,8 @@ Status accept_higher(const UniqueFd& listener, RankId rank, const Self& self, Lo
     if (!socket && (errno == EINTR || errno == ECONNABORTED)) continue;
     if (!socket) return failed("accept");
     Result<Received> received = greet_caller(socket.get(), rank, self, all);
+    if (!received && received.error().code == ErrorCode::kExhausted)
+      return std::unexpected(received.error());  // not the caller's fault
     if (!received) {
       log_warning("handover: refused a caller: {}", received.error().message);
       if (++strangers > kStrangersMax)

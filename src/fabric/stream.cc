@@ -24,6 +24,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kRetry{20};
 constexpr std::chrono::milliseconds kRetryName{200};
+constexpr std::chrono::milliseconds kNoDescriptors{100};
 
 std::unexpected<Error> failed(std::string_view what) {
   return error(ErrorCode::kUnavailable, "{}: {}", what, strerrordesc_np(errno));
@@ -235,6 +236,14 @@ Result<std::optional<UniqueFd>> accept_waiting(int listener) {
     if (errno != EINTR && errno != ECONNABORTED)
       return error(ErrorCode::kExhausted, "accept: {}", strerrordesc_np(errno));
   }
+}
+
+std::optional<UniqueFd> accept_patiently(int listener, int interrupt) {
+  Result<std::optional<UniqueFd>> socket = accept_waiting(listener);
+  if (socket) return *std::move(socket);
+  log_warning("cannot take a call: {}", socket.error().message);
+  WaitLimit(real_clock().now() + kNoDescriptors, interrupt).pause(kNoDescriptors);
+  return std::nullopt;
 }
 
 Result<UniqueFd> accept_call(int listener, const WaitLimit& limit) {

@@ -57,6 +57,9 @@ Result<std::string> host_towards(const net::Address& peer, const WaitLimit& limi
 Result<UniqueFd> connect_to(const net::Address& address, const WaitLimit& limit);
 // A call that waits at a listener, if there is one.
 Result<std::optional<UniqueFd>> accept_waiting(int listener);
+// The same for loops that never give up: with no descriptors left for a call it waits a moment, or
+// until `interrupt` is readable, instead of turning at full speed.
+std::optional<UniqueFd> accept_patiently(int listener, int interrupt);
 // kTimeout when nobody calls.
 Result<UniqueFd> accept_call(int listener, const WaitLimit& limit);
 

@@ -77,10 +77,10 @@ void KvServer::run() {
 }
 
 void KvServer::accept_from(int listener, Kind kind) {
-  fabric::UniqueFd socket(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  std::optional<fabric::UniqueFd> socket = fabric::accept_patiently(listener, stop_.get());
   if (!socket) return;
   const Status started =
-      connections_.start(std::move(socket), 0, [this, kind](fabric::UniqueFd own) {
+      connections_.start(*std::move(socket), 0, [this, kind](fabric::UniqueFd own) {
         const Status ended = converse(std::move(own), kind);
         // A connection that its other end closes between two messages has ended well.
         if (ended.error().code != ErrorCode::kUnavailable)

@@ -79,16 +79,16 @@ void HostDoor::run() {
 
 // From a client, for a rank; or from another host.
 void HostDoor::accept_from(int listener, std::optional<int32_t> rank) {
-  fabric::UniqueFd socket(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  std::optional<fabric::UniqueFd> socket = fabric::accept_patiently(listener, stop_.get());
   if (!socket) return;
   Status started;
   if (!rank) {
-    started = connections_.start(std::move(socket), 0, [this](fabric::UniqueFd own) {
+    started = connections_.start(*std::move(socket), 0, [this](fabric::UniqueFd own) {
       const Status ended = take_call(std::move(own));
       if (!ended) log_warning("door: {}", ended.error().message);
     });
   } else if (const auto host = host_of(*rank)) {
-    started = connections_.start(std::move(socket), *host,
+    started = connections_.start(*std::move(socket), *host,
                                  [this, rank = *rank, host = *host](fabric::UniqueFd own) {
                                    const Status ended = serve_client(std::move(own), rank, host);
                                    if (!ended) log_warning("door: {}", ended.error().message);
