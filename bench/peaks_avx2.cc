@@ -17,6 +17,7 @@ double fma_ymm() {
 // What the exact int8 kernel does: two multiply-adds of words and two adds per 32 products.
 double madd_ymm() {
   return burst<__m256i, kSteps, kSums>(_mm256_set1_epi32(3), 16 * 2, [](__m256i sum, __m256i a) {
+    asm volatile("" : "+v"(a));  // or one product would serve all sums
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, a));
   });
 }

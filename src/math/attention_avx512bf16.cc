@@ -20,8 +20,7 @@ struct DotAttention {
     return kScores * 4 + kTilesMax * kWeightBytes + kValuePanelBytes;
   }
 
-  // What is needed later, [16] rows each: it comes into L2, from where a few rows at a time are soon
-  // enough in L1.
+  // What is needed later, [16] rows each: it comes into L2, which is near enough.
   struct Ahead {
     const std::byte* keys = nullptr;
     const std::byte* values = nullptr;  // null: they are among the keys

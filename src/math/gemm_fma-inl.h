@@ -1,5 +1,5 @@
-// Products in f32 with fused multiply-add: rows kF32 (or kBf16, prepared as f32) x weights kF32,
-// kBf16, kFp8. Included by the AVX2 and AVX-512 levels, which define before it:
+// Products in f32 with fused multiply-add: rows kF32 (or prepared so) x weights kF32, kBf16, kFp8.
+// Included by the AVX2 and AVX-512 levels, which define before it:
 //
 //   struct Vec   { using F = vector of f32; kLanes; kRowsMax, kOnePassRows, kBlockBytes;
 //                  zero, load, store, broadcast, fma, mul }
@@ -9,6 +9,7 @@
 //                       input 2i and of input 2i + 1 for the c-th pair of vectors of columns
 //     arrange(x, y)     brings sums of such a pair into ascending columns
 //     column(v)         first column of vector v after arrange
+//     kFactor           of Fp8Weights: rows are prepared as much larger as these load too small
 //
 // Order of every sum: input 0, 1, 2, …; fp8: per block of 128 inputs, then fma(sum, scale, total).
 #pragma once
@@ -184,15 +185,21 @@ inline void fma_panel(const PanelProduct& p, const float* const* rows) {
 
 constexpr int64_t kFmaRows = 64;
 
-// Rows as f32, at most 64 at a time: they are, or were prepared so.
+// Whether rows are multiplied in another form than theirs.
+inline bool has_prepared_floats(const PanelProduct& p) {
+  return p.row_format == RowFormat::kBf16 || p.format == WeightFormat::kFp8;
+}
+
+// At most 64 rows at a time.
 inline void multiply_float(PanelProduct p) {
   const int64_t num_rows = p.num_rows;
+  const bool prepared = has_prepared_floats(p);
   for (int64_t done = 0; done < num_rows; done += kFmaRows) {
     p.num_rows = least(kFmaRows, num_rows - done);
     const float* rows[kFmaRows];
     for (int64_t r = 0; r < p.num_rows; ++r) {
-      rows[r] = reinterpret_cast<const float*>(
-          p.row_format == RowFormat::kF32 ? p.rows[done + r] : p.prepared + (done + r) * p.kp * 4);
+      const std::byte* row = prepared ? p.prepared + (done + r) * p.kp * 4 : p.rows[done + r];
+      rows[r] = reinterpret_cast<const float*>(row);
     }
     switch (p.format) {
       case WeightFormat::kF32:
@@ -209,12 +216,19 @@ inline void multiply_float(PanelProduct p) {
   }
 }
 
-inline void prepare_f32(const PanelProduct& p, std::byte* prepared) {
-  for (int64_t r = 0; r < p.num_rows; ++r) {
-    const auto* from = reinterpret_cast<const uint16_t*>(p.rows[r]);
-    auto* to = reinterpret_cast<uint32_t*>(prepared + r * p.kp * 4);
-    for (int64_t k = 0; k < p.kp; ++k)
-      to[k] = uint32_t{from[k]} << 16;
+// Rows as f32; for fp8 the factor that its weights lack is in them, exact up to 2^120.
+inline void prepare_floats(const PanelProduct& p, std::byte* prepared) {
+  const float factor = p.format == WeightFormat::kFp8 ? Fp8Weights::kFactor : 1;
+  auto* to = reinterpret_cast<float*>(prepared);
+  for (int64_t r = 0; r < p.num_rows; ++r, to += p.kp) {
+    const auto* floats = reinterpret_cast<const float*>(p.rows[r]);
+    const auto* halves = reinterpret_cast<const uint16_t*>(p.rows[r]);
+    for (int64_t k = 0; k < p.kp; ++k) {
+      const float x = p.row_format == RowFormat::kBf16
+                          ? __builtin_bit_cast(float, uint32_t{halves[k]} << 16)
+                          : floats[k];
+      to[k] = x * factor;
+    }
   }
 }
 

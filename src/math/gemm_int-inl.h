@@ -4,9 +4,11 @@
 //   struct IntVec { load, store: of sums that wait where f32 will be; to_f32;
 //                   kRowsMax, kInt4RowsMax: rows of one group; kOnePassRows: rows that keep sums of
 //                   all columns in registers; kInt4Vecs: vectors of columns at a time;
-//                   dot(sums, weights u8, Quad) adds the products of four u8 with four i8 of a row
-//                   load_weights, load_nibbles -> Weights; kWeightRegisters of them
-//                   quad(row bytes) -> Quad }
+//                   load_weights -> Weights, kWeightRegisters of them; load_quad -> Quad, from
+//                   kQuadBytes: four i8 of a row as they are, or what prepare_quad made of them;
+//                   dot(sums, Weights, Quad) adds the products of four u8 with four i8
+//                   int4: load_nibbles -> Nibbles; broadcast(four i8 of a row); start_group,
+//                   dot_nibbles, end_group -> i32, of the 32 inputs of a group }
 //
 // The i32 sums are exact, so that every level and AMX agree on them; then come, in this order,
 // int8: f32(sum) * column scale * row scale; int4: fma(f32(group sum), group scale, total) over
@@ -31,6 +33,24 @@ inline int32_t row_sum(const PanelProduct& p, int64_t r) {
   return *reinterpret_cast<const int32_t*>(p.rows[r] + p.kp + 4);
 }
 
+constexpr bool kWideQuads = IntVec::kQuadBytes > 4;
+
+// Of a row's quads.
+inline int64_t wide_bytes(const PanelProduct& p) {
+  return p.kp / 4 * IntVec::kQuadBytes;
+}
+
+// Quads where they are not simply the row: [rows][kp/4].
+template <typename V = IntVec>
+inline void prepare_int8(const PanelProduct& p, std::byte* prepared) {
+  if constexpr (kWideQuads) {
+    for (int64_t r = 0; r < p.num_rows; ++r) {
+      for (int64_t k = 0; k < p.kp; k += 4, prepared += V::kQuadBytes)
+        V::prepare_quad(p.rows[r] + k, prepared);
+    }
+  }
+}
+
 // out = f32(sums) * column scales * row scale.
 inline void store_scaled(float* out, Vec::Int sums, const float* scales, float row_scale) {
   const Vec::F scaled = Vec::mul(IntVec::to_f32(sums), Vec::load(scales));
@@ -43,16 +63,13 @@ struct Inputs {
   int64_t end;
 };
 
+// x: the rows' quads.
 template <int kRows, int kCount, int kAhead>
-[[gnu::always_inline]] inline void int8_quads(const std::byte* const* rows,
+[[gnu::always_inline]] inline void int8_quads(const std::byte* const (&x)[kRows],
                                               const std::byte* w,
                                               Inputs inputs,
                                               const Prefetch<kAhead>& prefetch,
                                               Vec::Int (&sums)[kRows][kCount]) {
-  const std::byte* x[kRows];
-#pragma unroll
-  for (int r = 0; r < kRows; ++r)
-    x[r] = rows[r];
   for (int64_t k = inputs.begin; k < inputs.end; k += 4) {
     IntVec::Weights weights[kCount];
 #pragma unroll
@@ -61,7 +78,7 @@ template <int kRows, int kCount, int kAhead>
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       prefetch.template before<kRows>((k - inputs.begin) / 4, r);
-      const IntVec::Quad quad = IntVec::quad(x[r] + k);
+      const IntVec::Quad quad = IntVec::load_quad(x[r] + k / 4 * IntVec::kQuadBytes);
 #pragma unroll
       for (int v = 0; v < kCount; ++v)
         sums[r][v] = IntVec::dot(sums[r][v], weights[v], quad);
@@ -74,9 +91,11 @@ template <int kRows, int kCount>
 inline void int8_block(const PanelProduct& p, const Pass& pass, int first, Inputs inputs) {
   const int64_t row = pass.first_row;
   const auto [begin, end] = inputs;
+  const std::byte* x[kRows];
   Vec::Int sums[kRows][kCount];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
+    x[r] = kWideQuads ? p.prepared + (row + r) * wide_bytes(p) : p.rows[row + r];
     const float* out = p.out + (row + r) * kPanelCols;
 #pragma unroll
     for (int v = 0; v < kCount; ++v) {
@@ -88,8 +107,7 @@ inline void int8_block(const PanelProduct& p, const Pass& pass, int first, Input
       pass, first / kCount,
       {.packed = p.panel + begin * kPanelCols, .bytes = (end - begin) * kPanelCols},
       [&](const auto& prefetch) __attribute__((always_inline)) {
-        int8_quads<kRows, kCount>(p.rows + row, p.panel + first * Vec::kLanes * 4, inputs, prefetch,
-                                  sums);
+        int8_quads<kRows, kCount>(x, p.panel + first * Vec::kLanes * 4, inputs, prefetch, sums);
       });
   const auto* scales = reinterpret_cast<const float*>(p.scales) + first * Vec::kLanes;
 #pragma unroll
@@ -160,12 +178,12 @@ template <int kRows, typename Ask>
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
     for (int v = 0; v < kColumns; ++v)
-      sums[r][v] = Vec::set_int(starts[r]);
+      sums[r][v] = IntVec::start_group(starts[r]);
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    IntVec::Weights low[kColumns];
-    IntVec::Weights high[kColumns];
+    IntVec::Nibbles low[kColumns];
+    IntVec::Nibbles high[kColumns];
 #pragma unroll
     for (int v = 0; v < kColumns; ++v) {
       const int first = column + v * Vec::kLanes;
@@ -174,14 +192,14 @@ template <int kRows, typename Ask>
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       ask(j * kRows + r);
-      const IntVec::Quad quad_low = IntVec::quad(x[r] + k + 8 * j);
-      const IntVec::Quad quad_high = IntVec::quad(x[r] + k + 8 * j + 4);
+      const auto quad_low = IntVec::broadcast(x[r] + k + 8 * j);
+      const auto quad_high = IntVec::broadcast(x[r] + k + 8 * j + 4);
 #pragma unroll
       for (int v = 0; v < kColumns; ++v)
-        sums[r][v] = IntVec::dot(sums[r][v], low[v], quad_low);
+        sums[r][v] = IntVec::dot_nibbles(sums[r][v], low[v], quad_low);
 #pragma unroll
       for (int v = 0; v < kColumns; ++v)
-        sums[r][v] = IntVec::dot(sums[r][v], high[v], quad_high);
+        sums[r][v] = IntVec::dot_nibbles(sums[r][v], high[v], quad_high);
       // Here and not later: left to itself the compiler puts products off, keeps what they need on
       // the stack, and eight rows take half as long again.
 #pragma unroll
@@ -197,7 +215,8 @@ template <int kRows, typename Ask>
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       float* total = totals + r * kPanelCols + first;
-      Vec::store(total, Vec::fma(IntVec::to_f32(sums[r][v]), scale, Vec::load(total)));
+      const Vec::Int sum = IntVec::end_group(sums[r][v], starts[r]);
+      Vec::store(total, Vec::fma(IntVec::to_f32(sum), scale, Vec::load(total)));
     }
   }
 }

@@ -22,14 +22,17 @@ inline void multiply_panel(const PanelProduct& p) {
 
 inline int64_t prepared_bytes(const PanelProduct& p) {
   if (p.format == WeightFormat::kInt4) return p.num_rows * (p.kp / kInt4Group) * 4;
-  return p.row_format == RowFormat::kBf16 ? p.num_rows * p.kp * 4 : 0;
+  if (p.format == WeightFormat::kInt8) return kWideQuads ? p.num_rows * wide_bytes(p) : 0;
+  return has_prepared_floats(p) ? p.num_rows * p.kp * 4 : 0;
 }
 
 inline void prepare_rows(const PanelProduct& p, std::byte* prepared) {
   if (p.format == WeightFormat::kInt4) {
     prepare_int4(p, prepared);
-  } else if (p.row_format == RowFormat::kBf16) {
-    prepare_f32(p, prepared);
+  } else if (p.format == WeightFormat::kInt8) {
+    prepare_int8(p, prepared);
+  } else if (has_prepared_floats(p)) {
+    prepare_floats(p, prepared);
   }
 }
 

@@ -276,6 +276,33 @@ TEST_P(Gemm, SumsInt8ExactlyUpToItsExtremes) {
   EXPECT_EQ(out(0, 0), static_cast<float>(-128 * 127 * kK));
 }
 
+TEST_P(Gemm, SumsInt4ExactlyUpToItsExtremes) {
+  constexpr int64_t kK = 1024;
+  const std::vector<uint16_t> scales(kK / kInt4Group, f32_to_bf16(1.0F));
+  for (const int code : {7, -8}) {
+    const auto both = static_cast<std::byte>((code + 8) * 0x11);
+    const std::vector<std::byte> codes(kK / 2, both);
+    const Packed w({.dtype = SourceMatrix::Dtype::kInt4,
+                    .n = 1,
+                    .k = kK,
+                    .data = codes.data(),
+                    .group_scales = scales.data()},
+                   WeightFormat::kInt4);
+    ASSERT_EQ(unpack_value(w.matrix(), 0, 0), static_cast<float>(code));
+    for (const float value : {127.0F, -127.0F}) {
+      Matrix<float> x(5, kK);
+      for (int64_t r = 0; r < x.rows(); ++r)
+        std::ranges::fill(x.row(r), value);
+      RowBuffer buffer(RowFormat::kInt8, x.rows(), kK);
+      Matrix<float> out(x.rows(), 1);
+      gemm(table(), w.matrix(), buffer.encode(table(), x.view()), {.begin = 0, .end = 1},
+           out.view());
+      for (int64_t r = 0; r < x.rows(); ++r)
+        EXPECT_EQ(out(r, 0), static_cast<float>(code) * value * kK);
+    }
+  }
+}
+
 // What gemm_int-inl.h says of its sums: int8 is the same at every level, int4 from AVX2 on (plain
 // C++ has no fma). Ranks of different levels still refuse each other: their other numbers differ.
 TEST_P(Gemm, OfWholeNumbersGivesTheBitsOfEveryOtherLevel) {

@@ -61,16 +61,17 @@ struct Bf16Weights {
 struct Fp8Weights {
   static constexpr int64_t kValueBytes = 1;
 
-  // e4m3 codes in the high bytes of 16 words -> f32: as f16, 2^8 times too small, then exact.
+  static constexpr float kFactor = 256;  // what is loaded is that much too small
+
+  // e4m3 codes in the high bytes of 16 words -> f32, through f16.
   static void widen(__m256i high, __m256 (&out)[2]) {
-    const __m256i magnitude = _mm256_and_si256(high, _mm256_set1_epi16(0x7F00));
-    const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7F00));
-    const __m256i sign = _mm256_andnot_si256(_mm256_set1_epi16(0x7FFF), high);
-    __m256i half = _mm256_or_si256(_mm256_srli_epi16(magnitude, 1), sign);
-    half = _mm256_or_si256(half, _mm256_and_si256(nan, _mm256_set1_epi16(0x7E00)));
-    const __m256 factor = _mm256_set1_ps(256.0F);
-    out[0] = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), factor);
-    out[1] = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)), factor);
+    const __m256i magnitude = _mm256_set1_epi16(0x7F00);
+    const __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(high, magnitude), magnitude);
+    const __m256i sign_and_magnitude = _mm256_set1_epi16(static_cast<int16_t>(0xBF80));
+    const __m256i number = _mm256_and_si256(_mm256_srai_epi16(high, 1), sign_and_magnitude);
+    const __m256i half = _mm256_or_si256(number, nan);
+    out[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(half));
+    out[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1));
   }
 
   static void load(const std::byte* line, int c, __m256 (&even)[2], __m256 (&odd)[2]) {
@@ -94,8 +95,9 @@ struct IntVec {
   static constexpr int kRowsMax = 4;
   static constexpr int kOnePassRows = 0;
   static constexpr int kWeightRegisters = 2;
-  static constexpr int kInt4RowsMax = 2;
-  static constexpr int kInt4Vecs = 1;
+  static constexpr int kInt4RowsMax = 4;
+  static constexpr int kInt4Vecs = 2;
+  static constexpr int kQuadBytes = 8;
 
   // Codes of inputs 0, 2 and of inputs 1, 3 as words.
   struct Weights {
@@ -104,34 +106,58 @@ struct IntVec {
   };
 
   using Quad = Weights;
+  using Nibbles = __m256i;
 
   static Vec::Int load(const float* p) { return _mm256_castps_si256(Vec::load(p)); }
 
   static void store(float* p, Vec::Int v) { Vec::store(p, _mm256_castsi256_ps(v)); }
 
-  static Weights split(__m256i codes) {
+  static Weights load_weights(const std::byte* p) {
+    const __m256i codes = load_bytes(p);
     return {.even = _mm256_and_si256(codes, _mm256_set1_epi16(0xFF)),
             .odd = _mm256_srli_epi16(codes, 8)};
   }
 
-  static Weights load_weights(const std::byte* p) { return split(load_bytes(p)); }
-
-  static void load_nibbles(const std::byte* p, Weights& low, Weights& high) {
-    const __m256i mask = _mm256_set1_epi8(0xF);
-    const __m256i codes = load_bytes(p);
-    low = split(_mm256_and_si256(codes, mask));
-    high = split(_mm256_and_si256(_mm256_srli_epi16(codes, 4), mask));
+  // Four codes of a row as its quad.
+  static void prepare_quad(const std::byte* x, std::byte* quad) {
+    const auto* codes = reinterpret_cast<const int8_t*>(x);
+    auto* words = reinterpret_cast<int16_t*>(quad);
+    words[0] = codes[0];
+    words[1] = codes[2];
+    words[2] = codes[1];
+    words[3] = codes[3];
   }
 
-  static Quad quad(const std::byte* x) {
-    const __m256i codes = _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(x));
-    return {.even = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8),
-            .odd = _mm256_srai_epi16(codes, 8)};
+  static Quad load_quad(const std::byte* quad) {
+    return {.even = broadcast(quad), .odd = broadcast(quad + 4)};
   }
 
   static Vec::Int dot(Vec::Int sums, const Weights& w, const Quad& x) {
     sums = _mm256_add_epi32(sums, _mm256_madd_epi16(w.even, x.even));
     return _mm256_add_epi32(sums, _mm256_madd_epi16(w.odd, x.odd));
+  }
+
+  static void load_nibbles(const std::byte* p, Nibbles& low, Nibbles& high) {
+    const __m256i mask = _mm256_set1_epi8(0xF);
+    const __m256i codes = load_bytes(p);
+    low = _mm256_and_si256(codes, mask);
+    high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask);
+  }
+
+  static __m256i broadcast(const std::byte* x) {
+    return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(x));
+  }
+
+  // A group's sums as words, of inputs 0, 1 and of 2, 3 of its quads: 8 x 2 x 15 x 128 at most.
+  static Vec::Int start_group(int32_t) { return _mm256_setzero_si256(); }
+
+  static Vec::Int dot_nibbles(Vec::Int sums, Nibbles w, __m256i x) {
+    return _mm256_add_epi16(sums, _mm256_maddubs_epi16(w, x));
+  }
+
+  static Vec::Int end_group(Vec::Int sums, int32_t start) {
+    const __m256i pairs = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+    return _mm256_add_epi32(pairs, _mm256_set1_epi32(start));
   }
 
   static Vec::F to_f32(Vec::Int v) { return _mm256_cvtepi32_ps(v); }

@@ -57,16 +57,17 @@ struct Bf16Weights {
 struct Fp8Weights {
   static constexpr int64_t kValueBytes = 1;
 
-  // e4m3 codes in the high bytes of 32 words -> f32: as f16, 2^8 times too small, then exact.
+  static constexpr float kFactor = 256;  // what is loaded is that much too small
+
+  // e4m3 codes in the high bytes of 32 words -> f32, through f16.
   static void widen(__m512i high, __m512 (&out)[2]) {
-    const __m512i magnitude = _mm512_and_si512(high, _mm512_set1_epi16(0x7F00));
-    const __mmask32 nan = _mm512_cmpeq_epi16_mask(magnitude, _mm512_set1_epi16(0x7F00));
-    const __m512i sign = _mm512_andnot_si512(_mm512_set1_epi16(0x7FFF), high);
-    __m512i half = _mm512_or_si512(_mm512_srli_epi16(magnitude, 1), sign);
-    half = _mm512_mask_mov_epi16(half, nan, _mm512_set1_epi16(0x7E00));
-    const __m512 factor = _mm512_set1_ps(256.0F);
-    out[0] = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(half)), factor);
-    out[1] = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1)), factor);
+    const __m512i magnitude = _mm512_set1_epi16(0x7F00);
+    const __mmask32 nan = _mm512_cmpeq_epi16_mask(_mm512_and_si512(high, magnitude), magnitude);
+    const __m512i sign_and_magnitude = _mm512_set1_epi16(static_cast<int16_t>(0xBF80));
+    const __m512i number = _mm512_and_si512(_mm512_srai_epi16(high, 1), sign_and_magnitude);
+    const __m512i half = _mm512_mask_mov_epi16(number, nan, _mm512_set1_epi16(0x7E00));
+    out[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(half));
+    out[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1));
   }
 
   static void load(const std::byte* line, int c, __m512 (&even)[2], __m512 (&odd)[2]) {
@@ -88,11 +89,13 @@ struct Fp8Weights {
 struct IntVec {
   using Weights = __m512i;
   using Quad = __m512i;
+  using Nibbles = __m512i;
   static constexpr int kRowsMax = 8;
   static constexpr int kOnePassRows = 6;
   static constexpr int kWeightRegisters = 1;
   static constexpr int kInt4RowsMax = 8;
   static constexpr int kInt4Vecs = 2;
+  static constexpr int kQuadBytes = 4;
 
   static Vec::Int load(const float* p) { return _mm512_loadu_si512(p); }
 
@@ -100,18 +103,26 @@ struct IntVec {
 
   static Weights load_weights(const std::byte* p) { return _mm512_loadu_si512(p); }
 
-  static void load_nibbles(const std::byte* p, Weights& low, Weights& high) {
+  static Quad load_quad(const std::byte* quad) { return broadcast(quad); }
+
+  static Vec::Int dot(Vec::Int sums, Weights w, Quad x) { return _mm512_dpbusd_epi32(sums, w, x); }
+
+  static void load_nibbles(const std::byte* p, Nibbles& low, Nibbles& high) {
     const __m512i mask = _mm512_set1_epi8(0xF);
     const __m512i codes = _mm512_loadu_si512(p);
     low = _mm512_and_si512(codes, mask);
     high = _mm512_and_si512(_mm512_srli_epi16(codes, 4), mask);
   }
 
-  static Quad quad(const std::byte* x) {
+  static __m512i broadcast(const std::byte* x) {
     return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x));
   }
 
-  static Vec::Int dot(Vec::Int sums, Weights w, Quad x) { return _mm512_dpbusd_epi32(sums, w, x); }
+  static Vec::Int start_group(int32_t start) { return Vec::set_int(start); }
+
+  static Vec::Int dot_nibbles(Vec::Int sums, Nibbles w, __m512i x) { return dot(sums, w, x); }
+
+  static Vec::Int end_group(Vec::Int sums, int32_t) { return sums; }
 
   static Vec::F to_f32(Vec::Int v) { return _mm512_cvtepi32_ps(v); }
 };
