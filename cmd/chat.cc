@@ -93,8 +93,10 @@ class Chat final : public Verb {
         command(line);
         continue;
       }
-      if (const Status answered = ask(line); !answered)
+      if (Status answered = ask(line); !answered) {
+        if (!is_terminal) return answered;
         fmt::print(stderr, "{}\n", answered.error().message);
+      }
     }
     if (is_terminal) fmt::print("\n");
     return {};

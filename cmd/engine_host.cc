@@ -94,7 +94,8 @@ void EngineHostOptions::declare_numbers(OptionSet& options) {
       "--threads", &num_threads,
       {.group = "Engine",
        .help = "Threads that compute; 0: one per core, or fewer if the container's CPU limit "
-               "says so."});
+               "says so.",
+       .max = 4096});
   options.add("--dtype", &dtype,
               {.group = "Numbers",
                .help = "Arithmetic between products: float32 is the judge's precision.",
@@ -135,11 +136,14 @@ void EngineHostOptions::declare(OptionSet& options) {
   options.add("--max-model-len", &engine.max_model_len,
               {.group = "Engine",
                .help = "Longest context, prompt and answer together, in tokens; 0: the model's."});
-  options.add("--max-num-seqs", &engine.max_num_seqs,
-              {.group = "Engine", .help = "Requests that run at the same time."});
   options.add(
-      "--max-num-batched-tokens", &engine.max_num_batched_tokens,
-      {.group = "Engine", .help = "Tokens that one step computes; longer prompts come in chunks."});
+      "--max-num-seqs", &engine.max_num_seqs,
+      {.group = "Engine", .help = "Requests that run at the same time.", .min = 1, .max = 1 << 16});
+  options.add("--max-num-batched-tokens", &engine.max_num_batched_tokens,
+              {.group = "Engine",
+               .help = "Tokens that one step computes; longer prompts come in chunks.",
+               .min = 1,
+               .max = 1 << 20});
   options.add("--kv-cache-memory-bytes", &engine.kv_cache_bytes,
               {.group = "Engine",
                .help = "Memory for KV blocks; 0: what max-num-seqs contexts need, at most 4 GiB "
@@ -150,9 +154,9 @@ void EngineHostOptions::declare(OptionSet& options) {
   options.add("--enable-prefix-caching", &engine.enable_prefix_caching,
               {.group = "Engine", .help = "Reuse the KV of prompts that begin alike."});
   options.add("--max-num-queued-reqs", &engine.max_num_queued_reqs,
-              {.group = "Engine", .help = "Requests that may wait; one more gets 503."});
+              {.group = "Engine", .help = "Requests that may wait; one more gets 429.", .min = 1});
   options.add("--max-num-queued-tokens", &engine.max_num_queued_tokens,
-              {.group = "Engine", .help = "Prompt tokens that may wait; more get 503."});
+              {.group = "Engine", .help = "Prompt tokens that may wait; more get 429.", .min = 1});
   declare_numbers(options);
   options.add(
       "--speculation", &speculation,
@@ -206,8 +210,6 @@ Result<model::LoadOptions> load_options(const EngineHostOptions& options) {
 
 Status check_flags(const EngineHostOptions& options) {
   WD_TRY(load_options(options));
-  if (options.num_threads < 0)
-    return invalid_argument("--threads {}: 0 or more are expected", options.num_threads);
   if (options.dtype == "float32" &&
       (options.quantization == "int8" || options.quantization == "int4"))
     return invalid_argument("--quantization {} multiplies int8 rows: --dtype float32 has none",

@@ -15,14 +15,15 @@ class EppVerb final : public Verb {
              "The endpoint picker for Envoy: external processing over gRPC, with gRPC health.") {
     picker_.declare(options);
     options.add("--grpc-host", &grpc_host_, {.group = "Server", .help = "Address to listen on."});
-    options.add("--grpc-port", &grpc_port_,
-                {.group = "Server", .help = "Port to listen on; 0: one that is free."});
+    options.add(
+        "--grpc-port", &grpc_port_,
+        {.group = "Server", .help = "Port to listen on; 0: one that is free.", .max = UINT16_MAX});
     options.add("--secure-serving", &secure_,
                 {.group = "Server", .help = "TLS, with tls.crt and tls.key of --cert-path."});
     options.add("--cert-path", &cert_path_,
                 {.group = "Server", .help = "Folder of the certificate.", .value_name = "DIR"});
     options.add("--max-body-bytes", &ext_proc_.body_bytes_max,
-                {.group = "Server", .help = "Largest request body; more gets 413."});
+                {.group = "Server", .help = "Largest request body; more gets 413.", .min = 1});
     options.add("--drain-timeout", &drain_timeout_,
                 {.group = "Server", .help = "How long SIGTERM waits for streams."});
     options.add("--ready-file", &ready_file_,
@@ -37,7 +38,7 @@ class EppVerb final : public Verb {
 
   int run() override {
     const Status done = serve();
-    return done ? kExitOk : fail(done.error());
+    return done ? kExitOk : fail_to_start(done.error());
   }
 
  private:

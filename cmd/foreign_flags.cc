@@ -48,6 +48,8 @@ void refuse_what_is_missing(OptionSet& options) {
   options.refuse("--enable-lora", "LoRA adapters");
   options.refuse("--tool-call-parser", "tool calls");
   options.refuse("--enable-auto-tool-choice", "tool calls");
+  options.refuse("--model", "the model is an argument: wideep serve MODEL");
+  options.refuse("-m", "the model is an argument: wideep serve MODEL");
   options.refuse("--tokenizer", "the tokenizer is the model's own");
   options.refuse("--ssl-keyfile", kNoTls);
   options.refuse("--ssl-certfile", kNoTls);

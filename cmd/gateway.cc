@@ -28,7 +28,7 @@ class GatewayVerb final : public Verb {
 
   int run() override {
     const Status done = serve();
-    return done ? kExitOk : fail(done.error());
+    return done ? kExitOk : fail_to_start(done.error());
   }
 
  private:

@@ -78,7 +78,11 @@ void GroupFlags::declare(OptionSet& options) {
               {.group = kGroup,
                .help = "No API here: that of the host of rank 0 balances over the ranks of this "
                        "host too. --host, --port and keys of clients mean nothing then."});
-  options.refuse("--data-parallel-external-lb", "give --data-parallel-rank");
+  options.add("--data-parallel-external-lb", &external_lb,
+              {.group = kGroup,
+               .help = "This process is one rank with an API of its own: what --data-parallel-rank "
+                       "and a pod of one rank mean anyway.",
+               .alias = "-dpe"});
   options.add("--data-parallel-multi-port-external-lb", &multi_port_lb,
               {.group = kGroup,
                .help = "Each rank of this host has an API and /metrics of its own, at --port plus "
@@ -225,6 +229,10 @@ Status GroupFlags::choose_door(GroupPlan& plan, bool has_lws) const {
   if (supervisor_port != kSupervisorPort)
     return invalid_argument(
         "--data-parallel-supervisor-port is for --data-parallel-multi-port-external-lb");
+  if (external_lb && (hybrid_lb || headless))
+    return invalid_argument(
+        "--data-parallel-external-lb is one rank with its own API: --data-parallel-hybrid-lb and "
+        "--headless say otherwise");
   if (plan.rank) return {};
   const bool tells_start = start_rank >= 0 || is_default_pod;
   const bool is_one_for_all =
@@ -236,6 +244,11 @@ Status GroupFlags::choose_door(GroupPlan& plan, bool has_lws) const {
   } else if (plan.num_local == 1) {
     plan.rank = plan.first_local;
   }
+  if (external_lb && !plan.rank)
+    return invalid_argument(
+        "--data-parallel-external-lb: which rank is this? Give --data-parallel-rank; or, for all "
+        "of "
+        "this host, --data-parallel-multi-port-external-lb");
   if (plan.door == Door::kOwnRanks) return {};
   plan.meeting_of_doors = plan.leader;
   if (plan.leader.is_unix()) {

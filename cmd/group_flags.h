@@ -66,6 +66,7 @@ struct GroupFlags {
   int64_t rpc_port = 29550;
   std::string host;  // this host, as the other ranks reach it; "": the way to the leader tells
   bool hybrid_lb = false;
+  bool external_lb = false;
   bool multi_port_lb = false;
   int64_t supervisor_port = kSupervisorPort;
   bool headless = false;

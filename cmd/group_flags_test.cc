@@ -49,6 +49,19 @@ TEST(GroupFlags, TakeOneRankOfAHostForThatRank) {
   EXPECT_EQ(plan.rank, 1);
 }
 
+TEST(GroupFlags, TakeExternalBalancingForOneRankThatIsNamed) {
+  EXPECT_EQ(plan_of({.size = 2, .rank = 1, .external_lb = true}).rank, 1);
+  const LwsEnvironment pod{.leader_address = "p-0.p.ns", .group_size = 2, .worker_index = 1};
+  EXPECT_EQ(plan_of({.external_lb = true}, pod).rank, 1);
+  EXPECT_THAT(GroupFlags({.size = 2, .external_lb = true}).resolve({}).error().message,
+              HasSubstr("Give --data-parallel-rank"));
+  EXPECT_THAT(GroupFlags({.size = 2, .rank = 1, .hybrid_lb = true, .external_lb = true})
+                  .resolve({})
+                  .error()
+                  .message,
+              HasSubstr("say otherwise"));
+}
+
 TEST(GroupFlags, GiveTheFirstHostADoorForAllRanksUnlessEachHasItsOwn) {
   const GroupPlan head = plan_of({.size = 4, .size_local = 2, .address = "10.0.0.1"});
   EXPECT_EQ(head.door, Door::kAllRanks);

@@ -5,8 +5,9 @@ namespace wideep::cmd {
 void ListenFlags::declare(OptionSet& options, int64_t default_port) {
   port = default_port;
   options.add("--host", &host, {.group = "Server", .help = "Address to listen on."});
-  options.add("--port", &port,
-              {.group = "Server", .help = "Port to listen on; 0: one that is free."});
+  options.add(
+      "--port", &port,
+      {.group = "Server", .help = "Port to listen on; 0: one that is free.", .max = UINT16_MAX});
   options.add("--uds", &uds,
               {.group = "Server",
                .help = "Listen on this Unix-domain socket instead.",
@@ -28,15 +29,15 @@ void ListenFlags::declare(OptionSet& options, int64_t default_port) {
                .value_name = "FILE"});
   options.add("--shutdown-timeout", &shutdown_timeout,
               {.group = "Server", .help = "How long SIGTERM waits for requests under way."});
-  options.add("--max-connections", &connections_max,
-              {.group = "Server", .help = "One more is answered with 503."});
+  options.add(
+      "--max-connections", &connections_max,
+      {.group = "Server", .help = "One more is answered with 503.", .min = 1, .max = 1 << 20});
   options.add("--max-body-bytes", &body_bytes_max,
-              {.group = "Server", .help = "Largest request body; more gets 413."});
+              {.group = "Server", .help = "Largest request body; more gets 413.", .min = 1});
 }
 
 Result<net::Address> ListenFlags::address() const {
   if (!uds.empty()) return net::Address::unix_socket(uds);
-  if (port < 0 || port > 65535) return invalid_argument("--port {}: 0 to 65535 is expected", port);
   net::Address address{.host = host, .port = static_cast<uint16_t>(port), .path = {}};
   if (!net::is_loopback(address) && api_keys.empty() && api_key_file.empty() && !insecure) {
     return invalid_argument(

@@ -7,7 +7,9 @@ namespace {
 
 class Local final : public LocalServer {
  public:
-  ~Local() override { rank_->api().drain_and_wait(std::chrono::seconds(5)); }
+  ~Local() override {
+    if (rank_ != nullptr) rank_->api().drain_and_wait(std::chrono::seconds(5));
+  }
 
   Status load(const std::string& model_path) {
     RankServerOptions options;

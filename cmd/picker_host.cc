@@ -44,7 +44,8 @@ void PickerFlags::declare(OptionSet& options) {
   options.add("--refresh-metrics-interval", &refresh_ms,
               {.group = "Picker",
                .help = "Milliseconds between scrapes of an endpoint's /metrics.",
-               .value_name = "MS"});
+               .value_name = "MS",
+               .min = 1});
 }
 
 Result<std::unique_ptr<PickerHost>> PickerHost::create(const PickerFlags& flags,

@@ -9,6 +9,9 @@
 #include "cmd/rank_supervisor.h"
 #include "cmd/run_until_signal.h"
 #include "cmd/verb.h"
+#include "engine/engine.h"
+#include "launcher/held_ports.h"
+#include "model/config.h"
 
 #include <fmt/format.h>
 
@@ -40,7 +43,8 @@ class Serve final : public Verb {
                 {.group = "API", .help = "Answer <think>…</think> as reasoning_content."});
     options.add("--metrics-port", &metrics_port_,
                 {.group = "Server",
-                 .help = "A port of its own for /metrics and health, without keys; 0: none."});
+                 .help = "A port of its own for /metrics and health, without keys; 0: none.",
+                 .max = UINT16_MAX});
     options.add("--generation-config", &generation_config_,
                 {.group = "API",
                  .help = "Where sampling defaults come from: auto is generation_config.json.",
@@ -56,7 +60,7 @@ class Serve final : public Verb {
     auto kv = kv_.resolve(plan->rank.value_or(0), listen_.insecure);
     if (!kv) return fail(kv.error(), kExitUsage);
     rank_.kv = *std::move(kv);
-    if (const Status flags = check_flags(rank_.engine); !flags)
+    if (const Status flags = check_before_start(*plan); !flags)
       return fail(flags.error(), kExitUsage);
     if (!plan->rank) return serve_group(*plan);
     const Status done = serve(*plan);
@@ -79,11 +83,13 @@ class Serve final : public Verb {
                                             .arguments = arguments};
       if (const Status ports = check_ports(supervise); !ports)
         return fail(ports.error(), kExitUsage);
+      if (const Status model = check_model(); !model) return fail(model.error(), status_);
       const Result<int> status = supervise_ranks(supervise);
       return status ? *status : fail(status.error());
     }
     auto key = group_.key();
     if (!key) return fail(key.error(), kExitUsage);
+    if (const Status model = check_model(); !model) return fail(model.error(), status_);
     const RankLauncherOptions launch{.plan = plan,
                                      .key = *std::move(key),
                                      .listen = listen_,
@@ -110,6 +116,7 @@ class Serve final : public Verb {
     group_.rank = place.rank;
     group_.headless = false;
     group_.hybrid_lb = false;
+    group_.external_lb = false;
     group_.multi_port_lb = false;
     group_.supervisor_port = GroupFlags::kSupervisorPort;
     group_.address = plan.leader.is_unix() ? plan.leader.to_string() : plan.leader.host;
@@ -118,6 +125,27 @@ class Serve final : public Verb {
     arguments.insert(arguments.begin(), options.command());
     std::tie(listen_, group_, metrics_port_) = own;
     return arguments;
+  }
+
+  // What can be known to be wrong before minutes are spent on loading.
+  Status check_before_start(const GroupPlan& plan) {
+    if (plan.door != Door::kElsewhere) {
+      WD_TRY(listen_.address());
+      WD_TRY(listen_.keys());
+    }
+    WD_TRY(group_.key());
+    return check_flags(rank_.engine);
+  }
+
+  // Whether the model can be served with these flags; status_ tells whose fault it is.
+  Status check_model() {
+    status_ = kExitBadModel;
+    WD_ASSIGN_OR_RETURN(const model::ModelConfig config,
+                        model::load_config(rank_.engine.model_path));
+    status_ = kExitUsage;
+    WD_TRY(engine::check_options(rank_.engine.engine, config));
+    status_ = kExitFailed;
+    return {};
   }
 
   // What this process is in the plan.
@@ -150,12 +178,18 @@ class Serve final : public Verb {
   Status serve(const GroupPlan& plan) {
     status_ = kExitUsage;
     WD_TRY(become_rank(plan));
+    WD_TRY(check_model());
     WD_ASSIGN_OR_RETURN(const net::Address address, listen_.address());
     WD_ASSIGN_OR_RETURN(rank_.api.keys, listen_.keys());
     rank_.api.http_limits = listen_.limits();
     rank_.api.version = WIDEEP_VERSION;
     rank_.use_generation_config = generation_config_ == "auto";
     status_ = kExitFailed;
+    launcher::HeldPorts held;  // from before the loading on: nobody else takes it in the meantime
+    net::Address own = address;
+    if (!address.is_unix()) {
+      WD_ASSIGN_OR_RETURN(own, held.hold(address.host, address.port));
+    }
     net::EventLoop loop;
     Service service(loop);
     const auto rank =
@@ -164,7 +198,7 @@ class Serve final : public Verb {
       status_ = start_status_of(rank.error());
       return std::unexpected(rank.error());
     }
-    WD_TRY(listen(**rank, address));
+    WD_TRY(listen(**rank, own));
     engine::EngineLoop& engine = (*rank)->host().loop();
     service.run([&] {
       // After a failure nothing runs any more: only answers are on their way.

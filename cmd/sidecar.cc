@@ -44,7 +44,7 @@ class SidecarVerb final : public Verb {
 
   int run() override {
     const Status done = serve();
-    return done ? kExitOk : fail(done.error());
+    return done ? kExitOk : fail_to_start(done.error());
   }
 
  private:

@@ -211,8 +211,9 @@ class Up final : public Verb {
     options.add("--print-config", &print_config_,
                 {.group = "Deployment", .help = "Print the whole configuration, and run nothing."});
     options.add("--host", &host_, {.group = "Gateway", .help = "Address to listen on."});
-    options.add("--port", &port_,
-                {.group = "Gateway", .help = "Port to listen on; 0: one that is free."});
+    options.add(
+        "--port", &port_,
+        {.group = "Gateway", .help = "Port to listen on; 0: one that is free.", .max = UINT16_MAX});
     options.add("--api-key", &api_keys_,
                 {.group = "Gateway",
                  .help = "Key that clients must send. Repeat it for several; better in a file or "

@@ -31,6 +31,8 @@ class Verb {
 
 // Prints "wideep: <message>" on stderr and returns `status`.
 int fail(const Error& error, int status = kExitFailed);
+// Likewise, with kExitUsage if a flag or a file that it names is wrong.
+int fail_to_start(const Error& error);
 
 std::unique_ptr<Verb> make_serve();
 std::unique_ptr<Verb> make_up();

@@ -147,8 +147,15 @@ class Completion final : public Verb {
 }  // namespace
 
 int fail(const Error& error, int status) {
-  fmt::print(stderr, "wideep: {}\n", error.message);
+  // Not fmt::print, which throws when nobody reads any more.
+  std::fputs(fmt::format("wideep: {}\n", error.message).c_str(), stderr);
   return status;
+}
+
+int fail_to_start(const Error& error) {
+  const bool is_callers =
+      error.code == ErrorCode::kInvalidArgument || error.code == ErrorCode::kNotFound;
+  return fail(error, is_callers ? kExitUsage : kExitFailed);
 }
 
 std::unique_ptr<Verb> make_completion() {

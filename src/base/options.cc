@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <limits>
 #include <map>
 
 namespace wideep {
@@ -182,34 +183,33 @@ void OptionSet::add(std::string flag, bool* target, OptionText text) {
               .get = [target] { return std::vector<std::string>{*target ? "on" : "off"}; }});
 }
 
-void OptionSet::add(std::string flag, int64_t* target, OptionText text) {
+template <typename Integer>
+void OptionSet::add_integer(std::string flag, Integer* target, OptionText text) {
   if (text.value_name.empty()) text.value_name = "N";
+  const int64_t min = text.min.value_or(std::min<int64_t>(0, *target));
+  const int64_t max = text.max.value_or(std::numeric_limits<Integer>::max());
   add_option({.flag = std::move(flag),
               .text = std::move(text),
               .default_text = std::to_string(*target),
-              .set = [target](const std::string& value) -> Status {
+              .set = [target, min, max](const std::string& value) -> Status {
                 const auto parsed = parse_human_integer(value);
                 if (!parsed) return invalid_argument("'{}' is not an integer", value);
-                *target = *parsed;
+                if (*parsed < min)
+                  return invalid_argument("at least {} is expected, not {}", min, value);
+                if (*parsed > max)
+                  return invalid_argument("at most {} is expected, not {}", max, value);
+                *target = static_cast<Integer>(*parsed);
                 return {};
               },
               .get = [target] { return std::vector{std::to_string(*target)}; }});
 }
 
+void OptionSet::add(std::string flag, int64_t* target, OptionText text) {
+  add_integer(std::move(flag), target, std::move(text));
+}
+
 void OptionSet::add(std::string flag, int32_t* target, OptionText text) {
-  if (text.value_name.empty()) text.value_name = "N";
-  add_option({.flag = std::move(flag),
-              .text = std::move(text),
-              .default_text = std::to_string(*target),
-              .set = [target](const std::string& value) -> Status {
-                const auto parsed = parse_human_integer(value);
-                if (!parsed || *parsed < INT32_MIN || *parsed > INT32_MAX) {
-                  return invalid_argument("'{}' is not an integer of 32 bits", value);
-                }
-                *target = static_cast<int32_t>(*parsed);
-                return {};
-              },
-              .get = [target] { return std::vector{std::to_string(*target)}; }});
+  add_integer(std::move(flag), target, std::move(text));
 }
 
 void OptionSet::add(std::string flag, double* target, OptionText text) {
@@ -495,6 +495,7 @@ std::string OptionSet::help(std::string_view search) const {
     if (std::ranges::find(groups, option.text.group) == groups.end())
       groups.push_back(option.text.group);
   }
+  bool is_found = false;
   for (const std::string& group : groups) {
     std::string lines;
     for (const Option& option : options_) {
@@ -515,7 +516,9 @@ std::string OptionSet::help(std::string_view search) const {
       lines += fmt::format("  {}{}{}\n", left, gap, wrap(right, 31));
     }
     if (!lines.empty()) out += fmt::format("\n{}:\n{}", group, lines);
+    is_found = is_found || !lines.empty();
   }
+  if (!is_found) out += fmt::format("\nNo option has '{}' in its name or text.\n", search);
   return out;
 }
 

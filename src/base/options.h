@@ -31,6 +31,9 @@ struct OptionText {
   std::string value_name = {};            // shown as --flag VALUE; chosen from the type if empty
   std::vector<std::string> choices = {};  // other values are refused, with the list
   std::string alias = {};                 // a second spelling, e.g. "-tp"
+  // Of integers. Without `min`: 0, or the default if that is less.
+  std::optional<int64_t> min = {};
+  std::optional<int64_t> max = {};
 };
 
 class OptionSet {
@@ -106,6 +109,8 @@ class OptionSet {
   };
 
   void add_option(Option option);
+  template <typename Integer>
+  void add_integer(std::string flag, Integer* target, OptionText text);
   Option* find(std::string_view flag);
   Status assign(Option& option, std::span<const std::string> values, std::string_view origin);
   Status apply_file(const std::string& path);

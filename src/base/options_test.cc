@@ -117,6 +117,27 @@ TEST(OptionSet, HelpCanBeSearched) {
   EXPECT_EQ(example.help.find("--host"), std::string::npos);
 }
 
+TEST(Options, KeepIntegersInTheirRange) {
+  int64_t count = 5;
+  int32_t rank = -1;
+  int64_t size = 8;
+  OptionSet options("c", "s");
+  options.add("--count", &count, {.group = "G", .help = "h", .min = 1});
+  options.add("--rank", &rank, {.group = "G", .help = "h"});
+  options.add("--size", &size, {.group = "G", .help = "h", .max = 99});
+  const auto error_of = [&](const std::string& argument) {
+    const auto outcome = options.parse(std::vector{argument}, nullptr);
+    return outcome ? std::string() : outcome.error().message;
+  };
+  EXPECT_EQ(error_of("--count=0"), "--count: at least 1 is expected, not 0");
+  EXPECT_EQ(error_of("--size=100"), "--size: at most 99 is expected, not 100");
+  EXPECT_EQ(error_of("--size=-1"), "--size: at least 0 is expected, not -1");
+  EXPECT_EQ(error_of("--rank=-2"), "--rank: at least -1 is expected, not -2");
+  EXPECT_EQ(error_of("--rank=3G"), "--rank: at most 2147483647 is expected, not 3G");
+  for (const char* good : {"--count=1", "--size=0", "--size=99", "--rank=-1"})
+    EXPECT_EQ(error_of(good), "") << good;
+}
+
 TEST(HumanInteger, KnowsDecimalAndBinaryUnits) {
   EXPECT_EQ(parse_human_integer("25.6k"), 25600);
   EXPECT_EQ(parse_human_integer("2G"), int64_t{2} << 30);

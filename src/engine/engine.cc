@@ -14,14 +14,6 @@ constexpr int64_t kBlockTokensStep = 16;  // what the attention kernels are cut 
 constexpr int64_t kBlockTokensMax = 512;
 constexpr int64_t kDefaultCacheBytes = int64_t{4} << 30;  // several ranks may share a host
 
-Status check_options(const model::ModelConfig& config, const EngineOptions& options) {
-  WD_TRY(check_without_model(options));
-  if (options.max_model_len > config.max_positions)
-    return invalid_argument("max_model_len is {}, the model has {} positions",
-                            options.max_model_len, config.max_positions);
-  return {};
-}
-
 // The draft layer's rows belong to the cache only if the model was loaded with it.
 Status check_draft(const model::ModelConfig& config, const kv::KvLayout& layout) {
   int64_t num_layers = 0;
@@ -74,12 +66,20 @@ Status check_without_model(const EngineOptions& options) {
   return {};
 }
 
+Status check_options(const EngineOptions& options, const model::ModelConfig& config) {
+  WD_TRY(check_without_model(options));
+  if (options.max_model_len > config.max_positions)
+    return invalid_argument("max_model_len is {}, the model has {} positions",
+                            options.max_model_len, config.max_positions);
+  return {};
+}
+
 Result<std::unique_ptr<Engine>> Engine::create(model::Model& model,
                                                const tokenizer::Tokenizer* tokenizer,
                                                const Clock& clock,
                                                EngineOptions options) {
   const model::ModelConfig& config = model.config();
-  WD_TRY(check_options(config, options));
+  WD_TRY(check_options(options, config));
   const bool is_length_given = options.max_model_len > 0;
   if (!is_length_given) options.max_model_len = config.max_positions;
 

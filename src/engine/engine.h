@@ -95,6 +95,8 @@ struct EngineStats {
 
 // What can be wrong with options whatever the model: kInvalidArgument. create() looks too.
 Status check_without_model(const EngineOptions& options);
+// Likewise, with what such a model allows: to be asked before it is loaded.
+Status check_options(const EngineOptions& options, const model::ModelConfig& config);
 
 class Engine {
  public:

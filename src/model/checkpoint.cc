@@ -108,7 +108,7 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_index(std::string
 Result<Checkpoint> Checkpoint::open(const std::string& folder, const Options& options) {
   Checkpoint checkpoint;
   checkpoint.folder_ = folder;
-  WD_ASSIGN_OR_RETURN(checkpoint.config_text_, read_file(folder + "/config.json", kConfigBytesMax));
+  WD_ASSIGN_OR_RETURN(checkpoint.config_text_, load_config_text(folder));
   WD_ASSIGN_OR_RETURN(checkpoint.config_, parse_config(checkpoint.config_text_));
   WD_TRY(checkpoint.open_files());
   WD_TRY(for_each_tensor(checkpoint.config_, options.draft, [&](const TensorSpec& spec) -> Status {

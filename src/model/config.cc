@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 namespace wideep::model {
 namespace {
@@ -352,8 +353,17 @@ Result<GenerationConfig> parse_generation_config(std::string_view text) {
   return config;
 }
 
+Result<std::string> load_config_text(const std::string& folder) {
+  if (!std::filesystem::is_directory(folder))
+    return error(ErrorCode::kNotFound,
+                 "{} is no folder of this machine; models are not downloaded: give the folder of a "
+                 "checkpoint",
+                 folder);
+  return read_file(folder + "/config.json", kConfigBytesMax);
+}
+
 Result<ModelConfig> load_config(const std::string& folder) {
-  WD_ASSIGN_OR_RETURN(const std::string text, read_file(folder + "/config.json", kConfigBytesMax));
+  WD_ASSIGN_OR_RETURN(const std::string text, load_config_text(folder));
   return parse_config(text);
 }
 

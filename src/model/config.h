@@ -126,6 +126,7 @@ struct GenerationConfig {
 Result<GenerationConfig> parse_generation_config(std::string_view text);
 
 // Of a checkpoint folder. A missing generation_config.json gives the empty one.
+Result<std::string> load_config_text(const std::string& folder);
 Result<ModelConfig> load_config(const std::string& folder);
 Result<GenerationConfig> load_generation_config(const std::string& folder);
 

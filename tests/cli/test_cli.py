@@ -7,6 +7,7 @@ import pathlib
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -119,9 +120,26 @@ class Help(unittest.TestCase):
         result = subprocess.run(["bash", "-c", script + "\n" + check], capture_output=True, text=True, check=True)
         self.assertEqual(result.stdout.split(), ["--max-num-seqs"])
 
+    def test_what_is_wrong_is_said_before_a_model_is_loaded(self):
+        demo = ROOT / "models/demo"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            for words, status, text in (
+                    (["serve", "org/name"], 3, "org/name is no folder of this machine"),
+                    (["chat", "org/name"], 1, "org/name is no folder of this machine"),
+                    (["serve", demo, "--port", taken.getsockname()[1]], 1, "Address already in use"),
+                    (["serve", demo, "--port", "65536"], 2, "--port: at most 65535 is expected, not 65536"),
+                    (["serve", demo, "--max-num-batched-tokens", "-5"], 2, "at least 1 is expected, not -5"),
+                    (["serve", demo, "--max-model-len", "5000"], 2, "max_model_len is 5000, the model has 4096 positions"),
+                    (["serve", demo, "--data-parallel-size", "2", "--data-parallel-external-lb"], 2, "Give --data-parallel-rank"),
+                    (["gateway", "--endpoint", "x"], 2, "'x' is not HOST:PORT")):
+                result = run(*words)
+                self.assertEqual(result.returncode, status, (words, result.stderr))
+                self.assertIn(text, result.stderr)
+                self.assertNotIn("of experts", result.stderr, "that is the log line of a loaded model")
+
     def test_the_outside_needs_keys(self):
         result = run("gateway", "--host", "0.0.0.0", "--port", "0")
-        self.assertEqual(result.returncode, 1)
+        self.assertEqual(result.returncode, 2)
         self.assertIn("--api-key-file", result.stderr)
 
 
@@ -313,8 +331,8 @@ class Speculation(unittest.TestCase):
     def test_what_cannot_be_is_refused_by_name(self):
         for model, config, status, text in (
                 ("dsv2-tiny-bf16", '{"method": "mtp"}', 3, "no draft layer"),
-                ("dsv3-tiny-mtp", '{"method": "eagle"}', 1, "method 'eagle' is not implemented"),
-                ("dsv3-tiny-mtp", '{"method": "mtp", "num_speculative_tokens": 3}', 1, "num_speculative_tokens 3")):
+                ("dsv3-tiny-mtp", '{"method": "eagle"}', 2, "method 'eagle' is not implemented"),
+                ("dsv3-tiny-mtp", '{"method": "mtp", "num_speculative_tokens": 3}', 2, "num_speculative_tokens 3")):
             result = run("serve", GOLDEN / model, "--port", "0", "--speculative-config", config)
             self.assertEqual(result.returncode, status, result.stderr)
             self.assertIn(text, result.stderr)

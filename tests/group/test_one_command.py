@@ -204,9 +204,9 @@ class WhileRanksMeet(unittest.TestCase):
 
 class Mistakes(unittest.TestCase):
     def test_flags_that_cannot_be_start_nothing(self):
-        for arguments, words in [(["--max-num-seqs", "0"], "max_num_seqs is 0"),
+        for arguments, words in [(["--max-num-seqs", "0"], "--max-num-seqs: at least 1"),
                                  (["--max-num-batched-tokens", "16"], "max_num_batched_tokens (16) is less than max_num_seqs (64)"),
-                                 (["--block-size", "24"], "block size 24"), (["--threads", "-1"], "--threads -1"),
+                                 (["--block-size", "24"], "block size 24"), (["--threads", "-1"], "--threads: at least 0"),
                                  (["--quantization", "int8", "--dtype", "float32"], "--dtype float32"),
                                  (["--speculative-config", '{"method":"mtp","num_speculative_tokens":2}'], "num_speculative_tokens 2"),
                                  (["--data-parallel-address", "host:29999"], "a host without a port"),

@@ -198,7 +198,7 @@ class Mistakes(unittest.TestCase):
             somebody.bind(("127.0.0.1", 0))
             somebody.listen()
             port = somebody.getsockname()[1]
-            result = subprocess.run([WIDEEP, "serve", "x", "--data-parallel-size", "1", "--data-parallel-multi-port-external-lb",
+            result = subprocess.run([WIDEEP, "serve", ranks.GOLDEN / MODEL, "--data-parallel-size", "1", "--data-parallel-multi-port-external-lb",
                                      "--port", str(port)], capture_output=True, text=True, timeout=60)
             self.assertEqual(result.returncode, 1, result.stderr)
             self.assertIn(f"127.0.0.1:{port}", result.stderr)
