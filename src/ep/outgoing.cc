@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ranges>
 
 namespace wideep::ep {
 namespace {
@@ -13,8 +14,9 @@ size_t at(RankId rank) {
 }
 
 // The candidate whose turn it is.
-SlotAddress in_turn(std::span<const SlotAddress> candidates, int64_t turn) {
-  return candidates[static_cast<size_t>(turn) % candidates.size()];
+template <typename Candidates>
+SlotAddress in_turn(Candidates&& candidates, int64_t turn) {
+  return *std::ranges::next(candidates.begin(), turn % std::ranges::distance(candidates));
 }
 
 }  // namespace
@@ -84,12 +86,13 @@ SlotAddress Outgoing::choose(ExpertId expert, int64_t token) const {
   if (replicas.size() == 1) return replicas.front();
   const int64_t turn = token + index(exchange_.rank());
   if (exchange_.options.replicas == ReplicaChoice::kSpread) return in_turn(replicas, turn);
-  std::vector<SlotAddress> near;
-  for (const SlotAddress& replica : replicas) {
-    if (replica.rank == exchange_.rank()) return replica;
-    if (exchange_.fabric.shape().same_node(replica.rank, exchange_.rank())) near.push_back(replica);
-  }
-  return in_turn(near.empty() ? replicas : std::span<const SlotAddress>(near), turn);
+  const auto own = std::ranges::find(replicas, exchange_.rank(), &SlotAddress::rank);
+  if (own != replicas.end()) return *own;
+  const auto is_near = [&](const SlotAddress& replica) {
+    return exchange_.fabric.shape().same_node(replica.rank, exchange_.rank());
+  };
+  auto near = replicas | std::views::filter(is_near);
+  return near.empty() ? in_turn(replicas, turn) : in_turn(near, turn);
 }
 
 Status Outgoing::send_chunk(MatrixView<const float> h, int64_t begin, int64_t end) {
