@@ -241,7 +241,10 @@ struct UcxEndpoint::State {
   std::atomic<uint64_t> puts_sent{0};
 
   Status open(const UcxIntroduction& introduction);
-  // Blocks until UCX has done with the request's memory.
+  // Drops what is on its way: UCX reads none of its memory any more. With the worker's lock.
+  void close();
+  // Blocks until UCX has done with the request's memory; past the deadline, or when the peer is
+  // gone, by close().
   Status finish(ucs_status_ptr_t request, TimePoint deadline, std::string_view what);
   Status write(RankId to, uint64_t offset, std::span<const std::byte> bytes, TimePoint deadline);
   Status fence();
@@ -274,13 +277,18 @@ Status UcxEndpoint::State::open(const UcxIntroduction& introduction) {
 
 UcxEndpoint::State::~State() {
   const std::scoped_lock lock(worker.mutex);
+  close();
+}
+
+void UcxEndpoint::State::close() {
   for (const auto& [rank, window] : windows)
     if (window.key != nullptr) ucp_rkey_destroy(window.key);
+  windows.clear();
   if (endpoint == nullptr) return;
   ucp_request_param_t params{};
   params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
   params.flags = UCP_EP_CLOSE_FLAG_FORCE;
-  const ucs_status_ptr_t request = ucp_ep_close_nbx(endpoint, &params);
+  const ucs_status_ptr_t request = ucp_ep_close_nbx(std::exchange(endpoint, nullptr), &params);
   if (!UCS_PTR_IS_PTR(request)) return;
   const TimePoint deadline = real_clock().now() + kCloseTimeout;
   while (ucp_request_check_status(request) == UCS_INPROGRESS && real_clock().now() < deadline)
@@ -301,11 +309,13 @@ Status UcxEndpoint::State::finish(ucs_status_ptr_t request,
       const std::scoped_lock lock(worker.mutex);
       ucp_worker_progress(worker.worker);
       const ucs_status_t status = ucp_request_check_status(request);
-      const bool gives_up = has_failed.load() || real_clock().now() > deadline;
-      if (status != UCS_INPROGRESS || gives_up) {
-        ucp_request_free(request);  // one that is in progress is freed when it ends
-        if (status != UCS_INPROGRESS && status != UCS_OK) has_failed.store(true);
-        if (status != UCS_INPROGRESS || has_failed.load()) return {};
+      const bool is_late = real_clock().now() > deadline;
+      if (status != UCS_INPROGRESS || is_late || has_failed.load()) {
+        const bool has_timed_out = status == UCS_INPROGRESS && !has_failed.load();
+        if (status != UCS_OK) has_failed.store(true);
+        if (status == UCS_INPROGRESS) close();
+        ucp_request_free(request);
+        if (!has_timed_out) return {};
         return error(ErrorCode::kTimeout, "ucx: {}: deadline passed", what);
       }
     }
@@ -321,6 +331,7 @@ Status UcxEndpoint::State::write(RankId to,
   ucs_status_ptr_t request = nullptr;
   {
     const std::scoped_lock lock(worker.mutex);
+    if (endpoint == nullptr) return {};
     const Window& window = windows.at(to);
     const ucp_request_param_t params{};
     request = ucp_put_nbx(endpoint, bytes.data(), bytes.size(), window.base + offset, window.key,
@@ -340,6 +351,7 @@ Status UcxEndpoint::State::ring(RankId to, TimePoint deadline) {
   ucs_status_ptr_t request = nullptr;
   {
     const std::scoped_lock lock(worker.mutex);
+    if (endpoint == nullptr) return {};
     const ucp_request_param_t params{};
     request = ucp_am_send_nbx(endpoint, kBellMessage, &number, sizeof number, nullptr, 0, &params);
   }
@@ -395,6 +407,7 @@ Status UcxEndpoint::flush(TimePoint deadline) {
   ucs_status_ptr_t request = nullptr;
   {
     const std::scoped_lock lock(state_->worker.mutex);
+    if (state_->endpoint == nullptr) return {};
     const ucp_request_param_t params{};
     request = ucp_ep_flush_nbx(state_->endpoint, &params);
   }
