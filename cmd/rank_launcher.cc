@@ -7,6 +7,7 @@
 #include "epp/endpoint_picker.h"
 #include "epp/filters.h"
 #include "gateway/gateway.h"
+#include "launcher/health_watch.h"
 #include "launcher/host_door.h"
 #include "launcher/host_link.h"
 #include "launcher/run_folder.h"
@@ -26,7 +27,10 @@ namespace {
 using launcher::GroupState;
 using launcher::GroupStatus;
 
-constexpr std::chrono::milliseconds kLookForReady{50};
+// How often ranks are asked how they are: while they start, and when they serve, so that one that
+// hangs by itself is found. Sleepers are hardly disturbed.
+constexpr std::chrono::milliseconds kAskWhoStarts{100};
+constexpr std::chrono::milliseconds kAskWhoServes{5'000};
 
 constexpr const char* kPickerConfig = R"(apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
@@ -52,6 +56,7 @@ class RankLauncher {
 
   // The loop must not outlive what lives on it, and the supervisor's thread uses both.
   ~RankLauncher() {
+    watch_.reset();
     host_link_.reset();
     host_door_.reset();
     supervisor_.reset();
@@ -162,12 +167,27 @@ class RankLauncher {
     WD_ASSIGN_OR_RETURN(std::vector<launcher::GroupSpec> specs,
                         rank_groups(plan, places, options_.arguments));
     auto next = places.begin();
+    std::vector<launcher::Member> members;
     for (launcher::GroupSpec& spec : specs) {
+      for (size_t i = 0; i < spec.members.size(); ++i)
+        members.push_back({.name = spec.members[i].name,
+                           .group = spec.name,
+                           .index = i,
+                           .address = places[members.size()].address});
       const auto end = next + static_cast<ptrdiff_t>(spec.members.size());
       groups_.push_back({spec.name, {next, end}});
       next = end;
       supervisor_->add(std::move(spec));
     }
+    watch_ = std::make_unique<launcher::HealthWatch>(
+        loop_, client_, *supervisor_, std::move(members),
+        launcher::HealthWatchOptions{
+            .interval = kAskWhoStarts,
+            .interval_ready = kAskWhoServes,
+            .start_timeout = 2 * options_.start_timeout,  // ranks judge themselves before that
+            .collect_metrics = false,
+            // A step may take its time: ranks know among themselves who does not get on.
+            .any_answer_will_do = true});
     return {};
   }
 
@@ -175,28 +195,13 @@ class RankLauncher {
     const std::string base = fmt::format("{}/rank-{}", folder_->path(), rank);
     return {.rank = rank,
             .address = net::Address::unix_socket(base),
-            .ready_file = base + ".ready",
             .meeting = own_meeting(options_.plan, folder_->path())};
   }
 
   // On the supervisor's thread.
   void on_change(const GroupStatus& status) {
-    switch (status.state) {
-      case GroupState::kStarting:
-        loop_.post([this, name = status.name, incarnation = status.incarnation] {
-          look_for_ready(name, incarnation);
-        });
-        break;
-      case GroupState::kBackingOff:
-        for (const RankPlace& place : places_of(status.name)) {
-          std::error_code none;  // it had not been ready
-          std::filesystem::remove(place.ready_file, none);
-        }
-        break;
-      default:
-        break;
-    }
     update_endpoints();
+    if (status.state == GroupState::kStarting) watch_->look();
     if (status.state == GroupState::kReady) loop_.post([this] { announce(); });
   }
 
@@ -231,21 +236,6 @@ class RankLauncher {
     log_info("{} ranks of other hosts are ready behind {}", host_door_->ready_ranks().size(), url_);
   }
 
-  // While a group starts, on the loop: its ranks say by a file each that they serve.
-  void look_for_ready(const std::string& name, int64_t incarnation) {
-    const auto all = supervisor_->status();
-    const auto status = std::ranges::find(all, name, &GroupStatus::name);
-    if (status == all.end() || status->incarnation != incarnation ||
-        status->state != GroupState::kStarting)
-      return;
-    const std::vector<RankPlace>& places = places_of(name);
-    for (size_t i = 0; i < places.size(); ++i) {
-      if (std::filesystem::exists(places[i].ready_file))
-        supervisor_->report_ready(name, incarnation, i);
-    }
-    loop_.post_after(kLookForReady, [=, this] { look_for_ready(name, incarnation); });
-  }
-
   // Once all groups are ready for the first time.
   void announce() {
     const bool all_ready = std::ranges::all_of(
@@ -275,6 +265,7 @@ class RankLauncher {
   std::unique_ptr<epp::EndpointPicker> picker_;
   std::unique_ptr<gateway::Gateway> gateway_;
   std::unique_ptr<launcher::Supervisor> supervisor_;
+  std::unique_ptr<launcher::HealthWatch> watch_;
   std::vector<Group> groups_;
   std::unique_ptr<launcher::HostDoor> host_door_;  // on the host of a door for all
   std::unique_ptr<launcher::HostLink> host_link_;  // on the others

@@ -5,6 +5,7 @@
 //                |                          ^ a Unix socket in a folder of our own, without keys
 //   Supervisor --+-- starts, restarts, ends the ranks: all of a group at once
 //
+// A rank that does not answer for 20 s is ended (launcher::HealthWatch).
 // Ranks that share experts live and die together; independent ones are restarted one by one. While
 // a group is not ready the door answers 503 with Retry-After.
 //
@@ -18,6 +19,7 @@
 #include "cmd/rank_processes.h"
 #include "fabric/tls.h"
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -30,7 +32,8 @@ struct RankLauncherOptions {
   ListenFlags listen;                       // of the door
   std::string what;                         // is served, for the log
   int64_t max_num_seqs = 64;
-  bool moves_kv = false;  // requests may carry kv_transfer_params to the ranks
+  std::chrono::milliseconds start_timeout{};  // of the ranks
+  bool moves_kv = false;                      // requests may carry kv_transfer_params to the ranks
   RankArguments arguments;
 };
 

@@ -20,7 +20,6 @@ struct RankPlace {
   int32_t rank = 0;
   net::Address address;      // where it serves its API
   std::string api_key_file;  // with the keys of its clients; "": it asks for none
-  std::string ready_file;    // what it writes when it serves; "": nothing
   std::string meeting;       // where the ranks meet; "": as the plan says
 };
 

@@ -95,6 +95,7 @@ class Serve final : public Verb {
                                      .listen = listen_,
                                      .what = rank_.engine.model_path,
                                      .max_num_seqs = rank_.engine.engine.max_num_seqs,
+                                     .start_timeout = group_.start_timeout,
                                      .moves_kv = rank_.kv.has_value(),
                                      .arguments = arguments};
     const Result<int> status = serve_ranks(launch);
@@ -106,7 +107,7 @@ class Serve final : public Verb {
     const auto own = std::tuple(listen_, group_, metrics_port_);
     listen_.uds = place.address.path;
     listen_.port = place.address.port;
-    listen_.ready_file = place.ready_file;
+    listen_.ready_file.clear();
     listen_.api_keys.clear();
     listen_.api_key_file = place.api_key_file;
     metrics_port_ = 0;

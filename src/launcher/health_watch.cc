@@ -35,6 +35,7 @@ class HealthWatch::Core : public std::enable_shared_from_this<Core> {
   void tick() {
     if (stopped_) return;
     if (options_.on_round) options_.on_round();
+    forgive_own_absence();
     const std::vector<GroupStatus> groups = supervisor_.status();
     for (size_t i = 0; i < members_.size(); ++i) {
       const auto group = std::ranges::find(groups, members_[i].group, &GroupStatus::name);
@@ -43,7 +44,14 @@ class HealthWatch::Core : public std::enable_shared_from_this<Core> {
     const bool all_ready = std::ranges::all_of(
         groups, [](const GroupStatus& group) { return group.state == GroupState::kReady; });
     loop_.post_after(all_ready ? options_.interval_ready : options_.interval,
-                     [self = shared_from_this()] { self->tick(); });
+                     [self = shared_from_this(), turn = ++turn_] {
+                       if (turn == self->turn_) self->tick();
+                     });
+  }
+
+  // In place of the round that is due.
+  void look() {
+    loop_.post([self = shared_from_this()] { self->tick(); });
   }
 
   void stop() { stopped_ = true; }
@@ -67,6 +75,16 @@ class HealthWatch::Core : public std::enable_shared_from_this<Core> {
     int status = 0;
     std::string body;
   };
+
+  // While this process was stopped it was the one that did not ask.
+  void forgive_own_absence() {
+    const Duration absence = now() - std::exchange(last_tick_, now());
+    if (absence < options_.unhealthy_after / 2) return;
+    for (Watched& watched : watched_) {
+      watched.started += absence;
+      watched.healthy_last += absence;
+    }
+  }
 
   void look_at(size_t i, const GroupStatus& group) {
     Watched& watched = watched_[i];
@@ -105,8 +123,9 @@ class HealthWatch::Core : public std::enable_shared_from_this<Core> {
     ask(i, "/health", [this, i, incarnation = watched_[i].incarnation](const Answer* answer) {
       watched_[i].asking_health = false;
       // A gateway without endpoints says 503, and yet it serves.
-      const bool is_healthy = answer != nullptr &&
-                              (answer->status == 200 || members_[i].kind == Member::Kind::kGateway);
+      const bool is_healthy =
+          answer != nullptr && (answer->status == 200 || options_.any_answer_will_do ||
+                                members_[i].kind == Member::Kind::kGateway);
       if (watched_[i].incarnation != incarnation) return;
       if (is_healthy) {
         watched_[i].healthy_last = now();
@@ -169,6 +188,8 @@ class HealthWatch::Core : public std::enable_shared_from_this<Core> {
   mutable std::mutex mutex_;
   std::vector<MemberReport> reports_;  // guarded by mutex_
   std::vector<Watched> watched_;
+  TimePoint last_tick_ = now();
+  int64_t turn_ = 0;  // of the timer that counts
   bool stopped_ = false;
 };
 
@@ -179,11 +200,15 @@ HealthWatch::HealthWatch(net::EventLoop& loop,
                          HealthWatchOptions options)
     : core_(std::make_shared<Core>(
           loop, client, supervisor, std::move(members), std::move(options))) {
-  loop.post([core = core_] { core->tick(); });
+  core_->look();
 }
 
 HealthWatch::~HealthWatch() {
   core_->stop();
+}
+
+void HealthWatch::look() {
+  core_->look();
 }
 
 std::vector<MemberReport> HealthWatch::snapshot() const {

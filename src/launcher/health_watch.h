@@ -4,7 +4,8 @@
 // A rank's /health looks at the progress of its steps (server/api_server.h), so that a process that
 // lives and does not get on is found too. One call per process and path is under way at most.
 // Ownership: borrows all; must be gone before loop, client and supervisor. Thread: created and
-// destroyed on the loop's thread or while it is not running; snapshot() from any.
+// destroyed on the loop's thread or while it is not running; look() and snapshot()
+// from any.
 #pragma once
 
 #include "base/clock.h"
@@ -25,12 +26,13 @@ namespace wideep::launcher {
 struct HealthWatchOptions {
   std::chrono::milliseconds interval{250};  // until everything is ready
   std::chrono::milliseconds interval_ready{1'000};
-  std::chrono::milliseconds timeout{2'000};  // of a call
-  std::chrono::milliseconds unhealthy_after{20'000};
+  std::chrono::milliseconds timeout{2'000};           // of a call
+  std::chrono::milliseconds unhealthy_after{20'000};  // at least twice the intervals
   std::chrono::milliseconds start_timeout{1'800'000};
   int64_t body_bytes_max = 4 << 20;
-  bool collect_metrics = true;     // of ranks
-  std::function<void()> on_round;  // after each round of answers, on the loop's thread
+  bool collect_metrics = true;      // of ranks
+  bool any_answer_will_do = false;  // what it says is for others to judge: it lives
+  std::function<void()> on_round;   // after each round of answers, on the loop's thread
 };
 
 // What a member said last.
@@ -51,6 +53,8 @@ class HealthWatch {
               HealthWatchOptions options);
   ~HealthWatch();
 
+  // Does not wait for the next round: something has changed. Any thread.
+  void look();
   // One report per member, in their order.
   std::vector<MemberReport> snapshot() const;
 

@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -18,7 +19,9 @@ using std::chrono::milliseconds;
 // A supervised process, and a server that answers in its place.
 class Watched {
  public:
-  explicit Watched(Member::Kind kind)
+  explicit Watched(Member::Kind kind,
+                   milliseconds interval = milliseconds(5),
+                   milliseconds unhealthy_after = milliseconds(50))
       : supervisor({.on_change = [this](const GroupStatus&) { notify(); }}),
         server(thread.loop(), {}) {
     server.route("GET", "/health", [this](const http::Request&, http::Responder responder) {
@@ -35,9 +38,9 @@ class Watched {
     thread.loop().run_and_wait([&] {
       watch = std::make_unique<HealthWatch>(
           thread.loop(), client, supervisor, std::vector<Member>{{"g-0", "g", 0, kind, address}},
-          HealthWatchOptions{.interval = milliseconds(5),
+          HealthWatchOptions{.interval = interval,
                              .interval_ready = milliseconds(5),
-                             .unhealthy_after = milliseconds(50),
+                             .unhealthy_after = unhealthy_after,
                              .start_timeout = milliseconds(60'000),
                              .on_round = [this] { notify(); }});
     });
@@ -93,6 +96,27 @@ TEST(HealthWatch, HasAMemberThatStaysUnhealthyStartedAgain) {
   EXPECT_EQ(watched.group().last_failure, "g-0: unhealthy for 0 s");
   watched.status = 200;
   EXPECT_TRUE(watched.comes([&] { return watched.group().state == GroupState::kReady; }));
+}
+
+TEST(HealthWatch, HoldsItsOwnAbsenceAgainstNobody) {
+  Watched watched(Member::Kind::kRank, milliseconds(5), milliseconds(500));
+  watched.status = 200;
+  ASSERT_TRUE(watched.comes([&] { return watched.group().state == GroupState::kReady; }));
+  watched.thread.loop().run_and_wait([] { poll(nullptr, 0, 1'000); });  // as if it had been stopped
+  int rounds = 0;
+  ASSERT_TRUE(watched.comes([&] { return ++rounds > 20; }));
+  EXPECT_EQ(watched.group().num_restarts, 0);
+}
+
+TEST(HealthWatch, LooksAtOnceWhenItIsTold) {
+  Watched watched(Member::Kind::kRank, std::chrono::hours(1), std::chrono::hours(2));
+  watched.status = 200;
+  const TimePoint deadline = real_clock().now() + std::chrono::seconds(20);
+  while (watched.group().state != GroupState::kReady && real_clock().now() < deadline) {
+    watched.watch->look();  // again and again: the first question may still be on its way
+    poll(nullptr, 0, 5);
+  }
+  EXPECT_EQ(watched.group().state, GroupState::kReady);
 }
 
 TEST(HealthWatch, TakesAGatewayWithoutEndpointsForReady) {

@@ -202,6 +202,24 @@ class WhileRanksMeet(unittest.TestCase):
                     host.abandon()
 
 
+    @unittest.skipUnless(ranks.is_long(), "its launcher waits 20 s before it believes it")
+    def test_a_rank_that_is_stopped_alone_on_its_host_is_started_again(self):
+        with tempfile.TemporaryDirectory() as folder:
+            hosts = [self.host(folder, 0), *(self.host(folder, rank, "--headless", "--data-parallel-start-rank", rank) for rank in (1, 2))]
+            try:
+                hosts[0].await_ready()
+                def answers():
+                    return all(call(hosts[0].url, "/v1/completions", {"prompt": [5], "max_tokens": 1},
+                                    {"x-data-parallel-rank": str(rank)}).status == 200 for rank in range(3))
+                await_true(answers, "all ranks")
+                os.kill(ranks.children_of(hosts[2].process.pid)[0], signal.SIGSTOP)
+                await_true(lambda: "rank 2: unhealthy" in hosts[2].log(), lambda: hosts[2].log())
+                await_true(answers, "all ranks again")
+            finally:
+                for host in hosts:
+                    host.abandon()
+
+
 class Mistakes(unittest.TestCase):
     def test_flags_that_cannot_be_start_nothing(self):
         for arguments, words in [(["--max-num-seqs", "0"], "--max-num-seqs: at least 1"),
