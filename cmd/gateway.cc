@@ -42,6 +42,7 @@ class GatewayVerb final : public Verb {
     gateway_options.limits = listen_.limits();
     gateway_options.access_log = access_log_;
     gateway_options.expose_routes = expose_routes_;
+    gateway_options.version = WIDEEP_VERSION;
     gateway::Gateway gateway(loop, client, picker->picker(), std::move(keys), gateway_options);
     WD_ASSIGN_OR_RETURN(const net::Address bound, gateway.listen(address));
     log_info("gateway: listening on {}", bound.to_string());

@@ -143,6 +143,8 @@ class RankLauncher {
     gateway.access_log = false;
     gateway.answer_timeout = std::chrono::hours(24);  // as long as a rank would take
     gateway.endpoint_metrics = true;
+    gateway.version = WIDEEP_VERSION;
+    gateway.num_ranks = options_.plan.num_ranks;
     gateway.trust_kv_params = options_.moves_kv;  // the ranks judge them
     gateway.gathered.push_back({"/expert_load", "application/json",
                                 [](const std::vector<gateway::EndpointAnswer>& answers) {

@@ -73,10 +73,11 @@ Error wait_error(const Fabric& fabric, const Awaited& awaited, const RankId* los
                         awaited.what(), list_missing(fabric, missing))};
   }
   const PeerState state = fabric.peer_state(*lost);
-  return {ErrorCode::kPeerLost,
-          fmt::format("rank {}: {}: rank {} lost ({}, last sign of life {} ms ago); missing: {}",
-                      index(fabric.rank()), awaited.what(), index(*lost), state.reason,
-                      milliseconds(state.silence), list_missing(fabric, missing))};
+  std::string message = fmt::format("rank {}: {}: rank {} lost ({}, last sign of life {} ms ago)",
+                                    index(fabric.rank()), awaited.what(), index(*lost),
+                                    state.reason, milliseconds(state.silence));
+  if (!missing.empty()) message += "; missing: " + list_missing(fabric, missing);
+  return {ErrorCode::kPeerLost, std::move(message)};
 }
 
 }  // namespace wideep::fabric

@@ -1,7 +1,9 @@
 #include "gateway/gateway.h"
 
+#include "api/error.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "epp/filters.h"
 #include "epp/headers.h"
 #include "epp/request_body.h"
 #include "http/forward.h"
@@ -9,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <utility>
 
 namespace wideep::gateway {
@@ -17,30 +20,17 @@ namespace {
 constexpr std::string_view kRequestId = "x-request-id";
 constexpr size_t kRequestIdBytesMax = 128;
 
-http::Response error_response(int status, std::string_view code, std::string_view message) {
-  Json error;
-  error.set("message", message);
-  error.set("type", status >= 500 ? "server_error" : "invalid_request_error");
-  error.set("param", nullptr);
-  error.set("code", code);
-  Json body;
-  body.set("error", std::move(error));
-  return {.status = status, .headers = {{"content-type", "application/json"}}, .body = body.dump()};
+http::Response error_response(const api::ApiError& error) {
+  return {.status = error.status,
+          .headers = {{"content-type", "application/json"}},
+          .body = error.to_json()};
 }
 
-std::string_view code_of_status(int status) {
-  switch (status) {
-    case 401:
-      return "invalid_api_key";
-    case 404:
-      return "not_found";
-    case 405:
-      return "method_not_allowed";
-    case 413:
-      return "request_too_large";
-    default:
-      return status >= 500 ? "internal_error" : "bad_request";
-  }
+// One of the door's own: what stands behind it could not answer.
+http::Response error_response(int status, std::string_view code, std::string_view message) {
+  api::ApiError error = api::from_http_status(status, message);
+  error.code = code;
+  return error_response(error);
 }
 
 // The client's id if it is short and plain, else a new one.
@@ -73,7 +63,12 @@ struct Metrics {
 
 // Open to everybody, and not worth a line in the log.
 bool is_probe(std::string_view path) {
-  return path == "/health" || path == "/ready" || path == "/live";
+  return path == "/health" || path == "/ready" || path == "/live" || path == "/ping" ||
+         path == "/version";
+}
+
+http::Response json_response(const Json& body) {
+  return {.status = 200, .headers = {{"content-type", "application/json"}}, .body = body.dump()};
 }
 
 }  // namespace
@@ -123,7 +118,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
       server_.route("POST", path, anywhere);
     // Any rank can tell a ticket's issuer that nobody will come.
     if (options_.trust_kv_params) server_.route("POST", "/kv_transfer/release", anywhere);
-    for (const char* path : {"/health", "/ready"}) {
+    for (const char* path : {"/health", "/ready", "/ping"}) {
       server_.route("GET", path,
                     [core = weak_from_this()](const http::Request&, http::Responder responder) {
                       if (const auto self = core.lock()) responder.send(self->health());
@@ -132,6 +127,14 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     server_.route("GET", "/live", [](const http::Request&, http::Responder responder) {
       responder.send({.status = 200});
     });
+    server_.route("GET", "/version",
+                  [core = weak_from_this()](const http::Request&, http::Responder responder) {
+                    if (const auto self = core.lock()) responder.send(self->version());
+                  });
+    server_.route("GET", "/load",
+                  [core = weak_from_this()](const http::Request&, http::Responder responder) {
+                    if (const auto self = core.lock()) responder.send(self->load());
+                  });
     add_gathered_routes();
   }
 
@@ -187,11 +190,11 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     http::ServerOptions server;
     server.limits = options_.limits;
     server.render_error = [](int status, std::string_view message) {
-      return error_response(status, code_of_status(status), message);
+      return error_response(api::from_http_status(status, message));
     };
     server.guard = [this](const http::Request& request) -> std::optional<http::Response> {
       if (is_probe(request.path) || keys_.caller(request.headers)) return std::nullopt;
-      return error_response(401, "invalid_api_key", "a valid API key is needed");
+      return error_response(api::invalid_api_key());
     };
     if (options_.access_log) {
       server.on_answered = [](const http::AccessRecord& record) {
@@ -208,7 +211,13 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     metrics_.requests.add(1);
     auto body = epp::parse_request_body(request.body);
     if (!body) {
-      responder.send(error_response(400, "invalid_request", body.error().message));
+      responder.send(error_response(api::invalid_body(body.error().message)));
+      return;
+    }
+    if (const std::string* rank = request.headers.find(epp::kRankHeader);
+        rank && !has_rank(*rank)) {
+      responder.send(error_response(api::invalid_value(
+          epp::kRankHeader, fmt::format("must be from 0 to {}.", options_.num_ranks - 1))));
       return;
     }
     // What only our own side may say about KV is taken out.
@@ -241,6 +250,14 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
       decision.destinations.push_back({&endpoints[(first + i) % endpoints.size()], 0});
     }
     try_next(make_attempt(std::move(request), std::move(responder), std::move(decision)));
+  }
+
+  bool has_rank(const std::string& text) const {
+    if (options_.num_ranks == 0) return true;  // not for this door to judge
+    int32_t rank = 0;
+    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), rank);
+    return code == std::errc{} && end == text.data() + text.size() && rank >= 0 &&
+           rank < options_.num_ranks;
   }
 
   void refuse(const epp::Refusal& refusal, http::Responder& responder) {
@@ -327,6 +344,22 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     return {.status = can_decode ? 200 : 503,
             .headers = {{"content-type", "application/json"}},
             .body = fmt::format("{{\"endpoints\":{}}}", snapshot->endpoints.size())};
+  }
+
+  http::Response version() const {
+    Json body;
+    body.set("version", options_.version);
+    return json_response(body);
+  }
+
+  // Of all endpoints, as they said last.
+  http::Response load() const {
+    double requests = 0;
+    for (const epp::Endpoint& endpoint : picker_.snapshot()->endpoints)
+      requests += endpoint.metrics.running + endpoint.metrics.waiting;
+    Json body;
+    body.set("server_load", static_cast<int64_t>(requests));
+    return json_response(body);
   }
 
   http::Response list_endpoints() const {

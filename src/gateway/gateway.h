@@ -47,6 +47,8 @@ struct GatewayOptions {
   bool trust_kv_params = false;
   bool endpoint_metrics = false;  // /metrics shows those of the endpoints too
   std::vector<GatheredRoute> gathered;
+  std::string version;    // what GET /version says
+  int32_t num_ranks = 0;  // x-data-parallel-rank must be less, if there is a number
 };
 
 class Gateway {

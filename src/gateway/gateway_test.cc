@@ -206,6 +206,24 @@ TEST(Gateway, SaysWhyItRefuses) {
   EXPECT_EQ(door.post(kBody)->status, 503);
 }
 
+TEST(Gateway, NamesARankThatThereCannotBe) {
+  Door door({}, {.version = "1.2", .num_ranks = 2});
+  Upstream upstream(door.thread.loop());
+  door.picker.set_endpoints({{.name = "default/a", .address = upstream.address}});
+  for (const char* wrong : {"2", "-1", "x"}) {
+    const auto answer = door.post(kBody, {{"x-data-parallel-rank", wrong}});
+    EXPECT_EQ(answer->status, 400) << wrong;
+    EXPECT_THAT(answer->body, HasSubstr("must be from 0 to 1")) << wrong;
+  }
+  EXPECT_EQ(door.post(kBody, {{"x-data-parallel-rank", "1"}})->status, 200);
+  net::LoopThread own;
+  http::Client caller(own.loop());
+  EXPECT_EQ(caller.fetch({.address = door.address, .target = "/version"})->body,
+            R"({"version":"1.2"})");
+  EXPECT_EQ(caller.fetch({.address = door.address, .target = "/load"})->body,
+            R"({"server_load":0})");
+}
+
 TEST(Gateway, IsWellWhenAnEndpointCanFinishARequest) {
   Door door;
   const auto status_with = [&](const char* role) {

@@ -160,7 +160,7 @@ std::optional<Response> Connection::admit(Incoming& incoming, const Framing& fra
   const std::string& wanted = match.route->options.media_type;
   if (!wanted.empty() && framing.kind != Framing::Kind::kNone &&
       !equal_ignoring_case(media_type(request.headers.get("content-type")), wanted)) {
-    return error_response({415, "The content-type is not one that this path takes."});
+    return error_response({415, fmt::format("The content-type must be {}.", wanted)});
   }
   return std::nullopt;
 }
