@@ -29,7 +29,7 @@ Outgoing::Outgoing(Exchange exchange)
   targets_.reserve(entries_max);
   for (Peer& peer : peers_)
     peer.entries.reserve(entries_max);
-  encoded_ = AlignedBuffer(static_cast<size_t>(exchange.pool.num_threads() * trial_rows() *
+  encoded_ = AlignedBuffer(static_cast<size_t>(exchange.pool.num_threads() * piece_rows() *
                                                exchange.layout.row_bytes()));
   for (int32_t r = 0; r < exchange.num_ranks(); ++r) {
     has_neighbours_ |= RankId{r} != exchange.rank() &&
@@ -113,8 +113,8 @@ Status Outgoing::send_chunk(MatrixView<const float> h, int64_t begin, int64_t en
 }
 
 // Rows of a trial that are copied at once: enough for a clock.
-int64_t Outgoing::trial_rows() const {
-  constexpr int64_t kBytes = 64 << 10;
+int64_t Outgoing::piece_rows() const {
+  constexpr int64_t kBytes = 32 << 10;
   return std::max<int64_t>(kBytes / exchange_.layout.row_bytes(), 1);
 }
 
@@ -123,47 +123,55 @@ int64_t Outgoing::trial_rows() const {
 void Outgoing::encode_rows(MatrixView<const float> h, int64_t begin, int64_t end) {
   const ExchangeShape& shape = exchange_.options.shape;
   const bool streams = has_neighbours_ && exchange_.choice.streams();
-  const bool is_trial = has_neighbours_ && exchange_.choice.is_trial();
-  const bool is_copied = streams || is_trial;  // from where it was encoded
   const int64_t row_bytes = exchange_.layout.row_bytes();
-  const int64_t step = is_trial ? trial_rows() : 1;
   std::byte* const arena = exchange_.fabric.arena().data();
   exchange_.pool.run([&](int thread) {
     const int64_t share =
         (end - begin + exchange_.pool.num_threads() - 1) / exchange_.pool.num_threads();
-    const int64_t first = begin + thread * share;
-    const int64_t last = std::min(first + share, end);
-    std::byte* const encoded = encoded_.data() + thread * trial_rows() * row_bytes;
-    for (int64_t t = first; t < last; t += step) {
-      const int64_t count = std::min(step, last - t);
-      std::byte* const rows = arena + exchange_.layout.row(t);
-      for (int64_t i = 0; i < count; ++i)
-        exchange_.kernels.encode_row(shape.formats.dispatch, h.row(t + i).data(), shape.hidden,
-                                     (is_copied ? encoded : rows) + i * row_bytes);
-      if (is_trial && thread == 0) {
-        try_copy(encoded, count * row_bytes, rows);
-      } else if (is_copied) {
-        copy_rows(encoded, count * row_bytes, rows);
-      }
+    int64_t t = begin + thread * share;
+    const int64_t last = std::min(t + share, end);
+    if (thread == 0) t = try_both_ways(h, t, last);
+    std::byte* const encoded = encoded_.data() + thread * piece_rows() * row_bytes;
+    for (; t < last; ++t) {
+      std::byte* const row = arena + exchange_.layout.row(t);
+      exchange_.kernels.encode_row(shape.formats.dispatch, h.row(t).data(), shape.hidden,
+                                   streams ? encoded : row);
+      if (streams) exchange_.kernels.stream(encoded, row_bytes, row);
     }
     exchange_.kernels.stream_fence();
   });
 }
 
-// Plainly in short pieces: memcpy of many bytes is `rep movsb`, which takes lines from another core
-// twice as fast as the stores of rows and results do, and would speak too well of writing plainly.
-void Outgoing::copy_rows(const std::byte* from, int64_t bytes, std::byte* to) const {
-  constexpr int64_t kPiece = 1 << 10;
-  if (exchange_.choice.streams()) return exchange_.kernels.stream(from, bytes, to);
-  for (int64_t i = 0; i < bytes; i += kPiece)
-    std::memcpy(to + i, from + i, static_cast<size_t>(std::min(kPiece, bytes - i)));
+// In a trial: encodes some pieces of these rows, copies them by either way in turn, and tells how
+// long it took. Returns the first row that is left. Thread 0 only.
+int64_t Outgoing::try_both_ways(MatrixView<const float> h, int64_t begin, int64_t end) {
+  if (!has_neighbours_ || !exchange_.choice.is_trial()) return begin;
+  const ExchangeShape& shape = exchange_.options.shape;
+  const int64_t row_bytes = exchange_.layout.row_bytes();
+  const int64_t rows = std::clamp<int64_t>((end - begin) / 2, 1, piece_rows());
+  const int64_t num_pieces = std::min((end - begin) / rows, 2 * StreamChoice::kPieces);
+  for (int64_t piece = 0; piece < num_pieces; ++piece) {
+    const int64_t first = begin + piece * rows;
+    for (int64_t i = 0; i < rows; ++i)
+      exchange_.kernels.encode_row(shape.formats.dispatch, h.row(first + i).data(), shape.hidden,
+                                   encoded_.data() + i * row_bytes);
+    const bool streams = piece % 2 == 0;
+    const TimePoint start = exchange_.fabric.clock().now();
+    copy_piece(encoded_.data(), rows * row_bytes,
+               exchange_.fabric.arena().data() + exchange_.layout.row(first), streams);
+    exchange_.kernels.stream_fence();  // part of what it costs
+    exchange_.choice.record(streams, rows * row_bytes, exchange_.fabric.clock().now() - start);
+  }
+  return begin + num_pieces * rows;
 }
 
-void Outgoing::try_copy(const std::byte* from, int64_t bytes, std::byte* to) {
-  const TimePoint start = exchange_.fabric.clock().now();
-  copy_rows(from, bytes, to);
-  exchange_.kernels.stream_fence();  // part of what it costs
-  exchange_.choice.record(bytes, exchange_.fabric.clock().now() - start);
+// Plainly in short parts: memcpy of many bytes is `rep movsb`, which takes lines from another core
+// twice as fast as the stores of rows and results do, and would speak too well of writing plainly.
+void Outgoing::copy_piece(const std::byte* from, int64_t bytes, std::byte* to, bool streams) const {
+  constexpr int64_t kPart = 1 << 10;
+  if (streams) return exchange_.kernels.stream(from, bytes, to);
+  for (int64_t i = 0; i < bytes; i += kPart)
+    std::memcpy(to + i, from + i, static_cast<size_t>(std::min(kPart, bytes - i)));
 }
 
 // The rows of the chunk that any rank of the node wants, neighbours together.

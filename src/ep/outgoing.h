@@ -43,9 +43,9 @@ class Outgoing {
   SlotAddress choose(ExpertId expert, int64_t token) const;
   Status send_chunk(MatrixView<const float> h, int64_t begin, int64_t end);
   void encode_rows(MatrixView<const float> h, int64_t begin, int64_t end);
-  int64_t trial_rows() const;
-  void copy_rows(const std::byte* from, int64_t bytes, std::byte* to) const;
-  void try_copy(const std::byte* from, int64_t bytes, std::byte* to);
+  int64_t piece_rows() const;
+  int64_t try_both_ways(MatrixView<const float> h, int64_t begin, int64_t end);
+  void copy_piece(const std::byte* from, int64_t bytes, std::byte* to, bool streams) const;
   Status send_rows(RemoteNode& node, int64_t begin, int64_t end);
   Status send_lists();
   Status send_words();
@@ -58,7 +58,7 @@ class Outgoing {
   std::vector<SlotAddress> targets_;  // [num_tokens][top_k]
   std::vector<Peer> peers_;           // [num_ranks]
   std::vector<RemoteNode> remote_nodes_;
-  AlignedBuffer encoded_;                          // [threads][trial_rows] rows
+  AlignedBuffer encoded_;                          // [threads][piece_rows] rows
   bool has_neighbours_ = false;                    // other ranks on this node
   std::vector<const std::byte*> result_pointers_;  // [tokens_max][top_k], into the arena
 };

@@ -2,9 +2,9 @@
 // plainly, where they all fit into the cache that the machine says its cores share.
 //
 // Nobody else can tell: cores of a virtual machine share a cache or not, whatever it says, and from
-// one hour to the next (docs/decisions/0015). So it is measured: of every kTryEvery exchanges two
-// are trials, one for each way, whose copies of rows into memory that others have read are timed;
-// the best of a way's last few trials counts, because others may have the processor in between.
+// one hour to the next (docs/decisions/0015). So it is measured: in one of every kTryEvery exchanges
+// some pieces of rows are copied into memory that others have read by either way, and timed; the
+// best of a way's last few pieces counts, because others may have the processor in between.
 // The bits are the same either way, so ranks need not agree. Thread: the engine thread.
 #pragma once
 
@@ -24,21 +24,21 @@ class StreamChoice {
   // In this exchange.
   bool streams() const { return streams_; }
 
-  // Copies in this exchange are to be timed.
+  // Pieces of this exchange are to be copied by either way, and timed.
   bool is_trial() const { return is_trial_; }
 
-  // It took so long to copy so many bytes.
-  void record(int64_t bytes, Duration spent);
+  // It took so long to copy a piece of so many bytes.
+  void record(bool is_streamed, int64_t bytes, Duration spent);
 
   static constexpr int64_t kBytesMin = 16 << 10;  // fewer tell nothing
-  static constexpr int64_t kTryEvery = 64;
-  static constexpr int64_t kTrials = 3;
+  static constexpr int64_t kTryEvery = 16;
+  static constexpr int64_t kPieces = 3;  // of a way
 
  private:
-  // The last trials of one way.
+  // The last pieces of one way.
   struct Measured {
     int64_t count = 0;
-    std::array<double, kTrials> ns_per_byte{};
+    std::array<double, kPieces> ns_per_byte{};
 
     double best() const;
   };
