@@ -77,8 +77,9 @@ class RankLauncher {
     service_.run([&] {
       if (gateway_ != nullptr) gateway_->drain_and_wait(options_.listen.shutdown_timeout);
       supervisor_->stop();
+      thread
+          .join();  // while the loop turns: ranks wait a moment for their connections to be closed
     });
-    thread.join();
     if (outcome) return kExitOk;
     log_error("{}", outcome.error().message);
     return exit_status_of(supervisor_->status());
