@@ -2,9 +2,10 @@
 // plainly, where they all fit into the cache that the machine says its cores share.
 //
 // Nobody else can tell: cores of a virtual machine share a cache or not, whatever it says, and from
-// one hour to the next (docs/decisions/0015). So it is measured: in one of every kTryEvery exchanges
-// some pieces of rows are copied into memory that others have read by either way, and timed; the
-// best of a way's last few pieces counts, because others may have the processor in between.
+// one hour to the next (docs/decisions/0015). So it is measured: in one of every kTryEvery
+// exchanges some pieces of rows are copied into memory that others have read by either way, and
+// timed; the best of a way's last few pieces counts, because others may have the processor in
+// between.
 // The bits are the same either way, so ranks need not agree. Thread: the engine thread.
 #pragma once
 

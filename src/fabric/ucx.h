@@ -80,8 +80,8 @@ class UcxEndpoint {
   ~UcxEndpoint();
 
   // As Fabric::put and Fabric::signal. kTimeout when the other side takes nothing until `deadline`;
-  // the endpoint is closed then, so that nothing is read from `bytes` any more. After that, as after
-  // fail(), all vanishes.
+  // the endpoint is closed then, so that nothing is read from `bytes` any more. After that, as
+  // after fail(), all vanishes.
   Status put(RankId to, int64_t offset, std::span<const std::byte> bytes, TimePoint deadline);
   Status signal(RankId to, ChannelId channel, const Signal& signal, TimePoint deadline);
   // Until everything put and signalled is in the other node's memory.
