@@ -184,7 +184,7 @@ void OptionSet::add(std::string flag, bool* target, OptionText text) {
 }
 
 template <typename Integer>
-void OptionSet::add_integer(std::string flag, Integer* target, OptionText text) {
+void OptionSet::add_integer(std::string&& flag, Integer* target, OptionText text) {
   if (text.value_name.empty()) text.value_name = "N";
   const int64_t min = text.min.value_or(std::min<int64_t>(0, *target));
   const int64_t max = text.max.value_or(std::numeric_limits<Integer>::max());

@@ -110,7 +110,7 @@ class OptionSet {
 
   void add_option(Option option);
   template <typename Integer>
-  void add_integer(std::string flag, Integer* target, OptionText text);
+  void add_integer(std::string&& flag, Integer* target, OptionText text);
   Option* find(std::string_view flag);
   Status assign(Option& option, std::span<const std::string> values, std::string_view origin);
   Status apply_file(const std::string& path);
