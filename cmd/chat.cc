@@ -110,11 +110,14 @@ class Chat final : public Verb {
   void command(const std::string& line) {
     if (line == "/new") {
       reset();
+      fmt::print("The conversation is forgotten.\n");
     } else if (line.starts_with("/system ")) {
       system_ = line.substr(8);
       reset();
+      fmt::print("The conversation begins anew with this system prompt.\n");
     } else if (line == "/stats") {
       show_stats_ = !show_stats_;
+      fmt::print("Times and token counts are {}.\n", show_stats_ ? "shown" : "not shown");
     } else if (line == "/retry") {
       if (last_question_.empty()) return;
       Json::Array& all = *messages_.as_array();
@@ -122,6 +125,7 @@ class Chat final : public Verb {
       if (const Status answered = ask(last_question_); !answered)
         fmt::print(stderr, "{}\n", answered.error().message);
     } else {
+      if (line != "/help") fmt::print("There is no {}. There are:\n", line);
       fmt::print("{}", kCommands);
     }
   }

@@ -61,8 +61,15 @@ std::unique_ptr<Verb> find_verb(std::span<const std::string> arguments, size_t* 
 
 int unknown_verb(const std::string& word) {
   std::vector<std::string> names;
-  for (const auto& verb : all_verbs())
+  std::vector<std::string> that_begin_so;
+  for (const auto& verb : all_verbs()) {
     names.push_back(verb->options.command());
+    if (names.back().starts_with(word + " ")) that_begin_so.push_back(names.back());
+  }
+  if (!that_begin_so.empty())
+    return fail(
+        invalid_argument("{} what? There are: {}", word, fmt::join(that_begin_so, ", ")).error(),
+        kExitUsage);
   const auto nearest = nearest_word(word, names);
   fmt::print(stderr, "wideep: no verb '{}'{}\n\n{}", word,
              nearest ? fmt::format("; did you mean {}?", *nearest) : "", usage());
@@ -70,6 +77,11 @@ int unknown_verb(const std::string& word) {
 }
 
 int run(std::span<const std::string> arguments) {
+  if (arguments.size() > 1 && arguments[0] == "help") {  // help VERB: VERB --help
+    std::vector<std::string> asked(arguments.begin() + 1, arguments.end());
+    asked.emplace_back("--help");
+    return run(asked);
+  }
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||
       arguments[0] == "help") {
     fmt::print("{}", usage());

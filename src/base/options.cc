@@ -490,6 +490,7 @@ std::string OptionSet::help(std::string_view search) const {
   for (const Positional& positional : positionals_) {
     out += fmt::format("\n  {:<28} {}", positional.name, wrap(positional.help, 31));
   }
+  if (!positionals_.empty()) out += "\n";
   std::vector<std::string> groups;
   for (const Option& option : options_) {
     if (std::ranges::find(groups, option.text.group) == groups.end())
