@@ -72,7 +72,7 @@ class Objects(unittest.TestCase):
             for service in self.objects(overlay, "Service"):
                 chosen = [pod for pod in pods if selects(service["spec"]["selector"], pod["metadata"]["labels"])]
                 self.assertEqual(len(chosen), 1, service["metadata"]["name"])
-                ports = [port["name"] for c in containers(chosen[0]) for port in c["ports"]]
+                ports = [port[key] for c in containers(chosen[0]) for port in c["ports"] for key in ("name", "containerPort")]
                 for port in service["spec"]["ports"]:
                     self.assertIn(port["targetPort"], ports, service["metadata"]["name"])
             for policy in self.objects(overlay, "NetworkPolicy"):
