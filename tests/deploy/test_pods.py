@@ -129,7 +129,7 @@ class NameService(Base):
         cluster = self.cluster()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
             silent.bind((NODE, 53))
-            (cluster.folder / "resolv.conf").write_text(f"nameserver {NODE}\n")
+            (cluster.folder / "resolv.conf").write_text(f"nameserver {NODE}\noptions timeout:30 attempts:3\n")
             (cluster.folder / "nsswitch.conf").write_text("hosts: dns\n")
             pod = Pod(cluster, "gateway")
             cluster.pods["gateway"] = pod
@@ -139,8 +139,8 @@ class NameService(Base):
             silent.recv(512)
             self.assertEqual(wait_for("an answer", lambda: get(pod.address, 8080, "/live")[0], process), 200)
             process.send_signal(signal.SIGTERM)
-            # The resolver waits 5 s for each of two questions.
-            self.assertEqual(process.wait(4), 0)
+            # Far less than the 90 s that the resolver waits.
+            self.assertEqual(process.wait(30), 0)
 
 
 class Machine(Base):
@@ -205,5 +205,5 @@ class Units(Base):
 if __name__ == "__main__":
     if not enter():
         print("skipped: networks of their own need root and the iproute2 tools")
-        sys.exit(0)
+        sys.exit(77)
     unittest.main(argv=sys.argv[:1] + sys.argv[2:], verbosity=2)
