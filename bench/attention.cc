@@ -3,7 +3,8 @@
 //   attention_bench [--isa LEVEL] [--threads N] [--rounds N] [--heads N] [--only TEXT]
 //                   [--timing wall|cpu]
 //
-// decode: one query per sequence, GB/s of cache read, compared with plain reads. prefill: a chunk
+// decode: one query per sequence, GB/s of cache read, compared with plain reads; gqa: the same with
+// 32 query heads on 4 kv heads of 128 values instead. prefill: a chunk
 // at the end of a prompt, FLOPs of the visible pairs, compared with the bf16 peak. expanded: the
 // same prompt with keys (192) and values (128) per head, their expansion included; the absorbed
 // form needs the `products` besides. Prints JSON.
@@ -59,6 +60,18 @@ AttentionShape absorbed_shape(int64_t heads) {
   return shape;
 }
 
+AttentionShape gqa_shape() {
+  AttentionShape shape;
+  shape.num_kv_heads = 4;
+  shape.heads_per_kv = 8;
+  shape.key_width = 128;
+  shape.value_width = 128;
+  shape.token_values = 2 * shape.num_kv_heads * 128;
+  shape.value_offset = shape.num_kv_heads * 128;
+  shape.scale = 0.07F;
+  return shape;
+}
+
 ExpandedShape expanded_shape(int64_t heads) {
   return {.num_heads = heads,
           .latent_width = kLatent,
@@ -69,11 +82,12 @@ ExpandedShape expanded_shape(int64_t heads) {
           .scale = 0.07F};
 }
 
-// A form of attention over the latents of the cache.
+// A form of attention over a cache.
 struct Form {
   int64_t heads;
   int64_t key_width;  // of its queries
   int64_t value_width;
+  int64_t token_bytes = kTokenBytes;
   int64_t expanded_values = 0;  // of each head and cached row, computed first
   std::function<void(std::span<const AttentionChunk>)> attend;
 };
@@ -118,7 +132,7 @@ class Call {
   }
 
   double cache_bytes() const {
-    return static_cast<double>(size_.batch * size_.context * kTokenBytes);
+    return static_cast<double>(size_.batch * size_.context * form_.token_bytes);
   }
 
   // Two operations per multiply-add; the pairs that causality leaves.
@@ -133,7 +147,7 @@ class Call {
 
  private:
   const std::byte* next_block() {
-    const auto bytes = static_cast<size_t>(kBlockTokens * kTokenBytes);
+    const auto bytes = static_cast<size_t>(kBlockTokens * form_.token_bytes);
     if (offset_ + bytes > cache_.size()) offset_ = 0;
     const std::byte* block = cache_.data() + offset_;
     offset_ += bytes;
@@ -241,7 +255,7 @@ class Bench {
   }
 
  private:
-  Form absorbed(int64_t queries);
+  Form unexpanded(const AttentionShape& shape, int64_t queries);
   Form expanded(int64_t queries);
   void add_call(const std::string& name, Form form, Call::Size size);
   void add_products(const std::string& name, int64_t rows);
@@ -253,12 +267,12 @@ class Bench {
   std::vector<Case> cases_;
 };
 
-Form Bench::absorbed(int64_t queries) {
-  const AttentionShape shape = absorbed_shape(options_.heads);
+Form Bench::unexpanded(const AttentionShape& shape, int64_t queries) {
   const auto attention = std::make_shared<Attention>(pool_, table_, shape, kBlockTokens, queries);
-  return {.heads = options_.heads,
+  return {.heads = shape.num_heads(),
           .key_width = shape.key_width,
           .value_width = shape.value_width,
+          .token_bytes = shape.token_values * 2,
           .attend = [attention](auto chunks) { attention->forward(chunks); }};
 }
 
@@ -302,16 +316,19 @@ void Bench::add_products(const std::string& name, int64_t rows) {
 
 void Bench::add_all() {
   add_calibration(cases_, options_.isa, pool_, cache_.bytes());
+  const AttentionShape mla = absorbed_shape(options_.heads);
   for (const int64_t context : {1024, 4096, 16384}) {
-    for (const int64_t batch : {1, 4, 32})
-      add_call(fmt::format("decode context {} batch {}", context, batch), absorbed(batch),
-               {batch, context, 1});
+    for (const int64_t batch : {1, 4, 32}) {
+      const std::string name = fmt::format("decode context {} batch {}", context, batch);
+      add_call(name, unexpanded(mla, batch), {batch, context, 1});
+      add_call("gqa " + name, unexpanded(gqa_shape(), batch), {batch, context, 1});
+    }
   }
   for (const auto& [tokens, context] :
        {std::pair(512, 512), std::pair(2048, 2048), std::pair(512, 4096), std::pair(64, 4096)}) {
     std::string name = fmt::format("prefill {}", tokens);
     if (tokens < context) name += fmt::format(" of {}", context);
-    add_call(name + " absorbed", absorbed(tokens), {1, context, tokens});
+    add_call(name + " absorbed", unexpanded(mla, tokens), {1, context, tokens});
     add_products(name + " absorbed products", tokens);
     add_call(name + " expanded", expanded(tokens), {1, context, tokens});
   }

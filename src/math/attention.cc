@@ -59,7 +59,8 @@ class Attention::Engine {
   bool choose_groups();
   void separate_poisoned_queries();
   bool is_poisoned(int64_t chunk_index) const;
-  void run_group(int64_t group_index, Scratch& scratch);
+  bool goes_on(int64_t item, int64_t num_items) const;
+  void run_group(int64_t group_index, int64_t next_group, Scratch& scratch);
   void run_split();
   void run_wave(std::span<const Item> wave);
   void run_item(const Item& item, const Item& next_item, float* slot, Scratch& scratch);
@@ -140,7 +141,9 @@ void Attention::Engine::forward(std::span<const AttentionChunk> chunks) {
   // Later queries see more: the longest groups first.
   const int64_t num_groups = std::ssize(plan_.groups());
   pool_.for_each(num_groups, [&](int64_t item, int thread) {
-    run_group(num_groups - 1 - item, scratch_[static_cast<size_t>(thread)]);
+    const int64_t group = num_groups - 1 - item;
+    const int64_t next = goes_on(item, num_groups) ? group - 1 : -1;
+    run_group(group, next, scratch_[static_cast<size_t>(thread)]);
   });
 }
 
@@ -191,13 +194,19 @@ bool Attention::Engine::is_poisoned(int64_t chunk_index) const {
   return false;
 }
 
-void Attention::Engine::run_group(int64_t group_index, Scratch& scratch) {
+// Whether the thread that takes an item probably takes the one behind it too: threads begin with
+// equal shares of a list.
+bool Attention::Engine::goes_on(int64_t item, int64_t num_items) const {
+  const int64_t threads = pool_.num_threads();
+  return item + 1 < num_items && item * threads / num_items == (item + 1) * threads / num_items;
+}
+
+void Attention::Engine::run_group(int64_t group_index, int64_t next_group, Scratch& scratch) {
   const Group& group = plan_.groups()[static_cast<size_t>(group_index)];
   pack_queries(group_index, scratch);
   Tiles tiles;
   const int64_t end = group.num_partitions();
-  // Groups are taken in descending order.
-  const Item after = {.group = group_index - 1, .partition = 0};
+  const Item after = {.group = next_group, .partition = 0};
   std::array<CachedPartition, 2> turns = {cached({.group = group_index, .partition = 0})};
   for (int64_t partition = 0; partition < end; ++partition) {
     CachedPartition& view = turns[static_cast<size_t>(partition % 2)];
@@ -231,7 +240,8 @@ void Attention::Engine::run_split() {
 void Attention::Engine::run_wave(std::span<const Item> wave) {
   if (wave.empty()) return;
   pool_.for_each(std::ssize(wave), [&](int64_t index, int thread) {
-    const Item next = index + 1 < std::ssize(wave) ? wave[static_cast<size_t>(index + 1)] : Item{};
+    const bool known = goes_on(index, std::ssize(wave));
+    const Item next = known ? wave[static_cast<size_t>(index + 1)] : Item{};
     run_item(wave[static_cast<size_t>(index)], next, slot(index),
              scratch_[static_cast<size_t>(thread)]);
   });
