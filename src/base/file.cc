@@ -70,19 +70,34 @@ size_t read_direct(int fd, int64_t offset, std::span<std::byte> out) {
   return done;
 }
 
+// What is wrong with a path will be wrong again; that descriptors or memory are short may pass.
+ErrorCode open_failure(int number) {
+  switch (number) {
+    case ENOENT:
+      return ErrorCode::kNotFound;
+    case EACCES:
+    case EPERM:
+    case ENOTDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+      return ErrorCode::kInvalidArgument;
+    default:
+      return ErrorCode::kUnavailable;
+  }
+}
+
 }  // namespace
 
 Result<File> File::open(const std::string& path) {
   // O_NONBLOCK: a pipe without a writer must be refused below, not waited for here.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
-    const ErrorCode code = errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kUnavailable;
-    return error(code, "{}: cannot open: {}", path, system_error_text());
+    return error(open_failure(errno), "{}: cannot open: {}", path, system_error_text());
   }
   struct stat status{};
   if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
     ::close(fd);
-    return error(ErrorCode::kUnavailable, "{}: not a regular file", path);
+    return invalid_argument("{}: not a regular file", path);
   }
   return File(fd, status.st_size, path);
 }

@@ -29,7 +29,8 @@ TEST(File, SaysWhatIsMissingOrTooLarge) {
   ASSERT_TRUE(write_file(path, "12345"));
   EXPECT_EQ(read_file(path, 4).error().code, ErrorCode::kExhausted);
   EXPECT_EQ(read_file(path + ".none", 4).error().code, ErrorCode::kNotFound);
-  EXPECT_EQ(read_file(testing::TempDir(), 4).error().code, ErrorCode::kUnavailable);
+  EXPECT_EQ(read_file(testing::TempDir(), 4).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(read_file(path + "/none", 4).error().code, ErrorCode::kInvalidArgument);
   std::array<std::byte, 3> part;
   EXPECT_EQ(File::open(path)->read_at(3, part).error().code, ErrorCode::kDataLoss);
   EXPECT_EQ(write_file("/nonexistent/x", "").error().code, ErrorCode::kUnavailable);
@@ -53,7 +54,7 @@ TEST(File, RefusesAPipeInsteadOfWaitingForAWriter) {
   const std::string path = testing::TempDir() + "/file_test.pipe";
   ::unlink(path.c_str());
   ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
-  EXPECT_EQ(File::open(path).error().code, ErrorCode::kUnavailable);
+  EXPECT_EQ(File::open(path).error().code, ErrorCode::kInvalidArgument);
   ::unlink(path.c_str());
 }
 

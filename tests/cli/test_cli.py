@@ -99,6 +99,7 @@ class Help(unittest.TestCase):
         result = run("serve", "no-such-model", *guide)
         self.assertEqual(result.returncode, 3, result.stderr)
         self.assertIn("no-such-model", result.stderr)
+        self.assertEqual(run("serve", __file__).returncode, 3, "a file is no folder, and will not become one")
         for arguments in (["--gpu-memory-utilization", "0.8"], ["--enable-dbo"], ["--dbo-decode-token-threshold", "32"],
                           ["--async-scheduling"], ["--enable-eplb"], ["--all2all-backend", "nonesuch"], ["--no-enforce-eager"],
                           ["--compilation_config", "{}"], ["--kv-events-config", "{}"], ["--api-server-count", "4"]):
