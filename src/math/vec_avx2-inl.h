@@ -120,12 +120,9 @@ struct IntVec {
 
   // Four codes of a row as its quad.
   static void prepare_quad(const std::byte* x, std::byte* quad) {
-    const auto* codes = reinterpret_cast<const int8_t*>(x);
-    auto* words = reinterpret_cast<int16_t*>(quad);
-    words[0] = codes[0];
-    words[1] = codes[2];
-    words[2] = codes[1];
-    words[3] = codes[3];
+    const __m128i codes = _mm_cvtsi32_si128(*reinterpret_cast<const int32_t*>(x));
+    const __m128i words = _mm_shufflelo_epi16(_mm_cvtepi8_epi16(codes), _MM_SHUFFLE(3, 1, 2, 0));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(quad), words);
   }
 
   static Quad load_quad(const std::byte* quad) {
