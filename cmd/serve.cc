@@ -171,7 +171,9 @@ class Serve final : public Verb {
     }
     if (group_.node_id >= 0) join.node_id = static_cast<int32_t>(group_.node_id);
     WD_ASSIGN_OR_RETURN(join.key, group_.key());
-    WD_TRY(check_may_leave(plan.leader, join.key.has_value(), listen_.insecure));
+    for (const net::Address& address : {plan.leader, net::Address{.host = group_.host}})
+      if (!address.host.empty())
+        WD_TRY(check_may_leave(address, join.key.has_value(), listen_.insecure));
     rank_.engine.rank.join = std::move(join);
     return {};
   }

@@ -14,7 +14,8 @@ namespace wideep {
 // A file open for reading at positions. Thread-safe.
 class File {
  public:
-  // kNotFound if it does not exist, kUnavailable if it cannot be opened or is no regular file.
+  // kNotFound if it does not exist, kInvalidArgument if it may not be opened or is no regular file,
+  // else kUnavailable.
   static Result<File> open(const std::string& path);
   ~File();
   File(File&& other) noexcept;

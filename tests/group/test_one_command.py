@@ -228,7 +228,8 @@ class Mistakes(unittest.TestCase):
                                  (["--quantization", "int8", "--dtype", "float32"], "--dtype float32"),
                                  (["--speculative-config", '{"method":"mtp","num_speculative_tokens":2}'], "num_speculative_tokens 2"),
                                  (["--data-parallel-address", "host:29999"], "a host without a port"),
-                                 (["--data-parallel-address", "10.1.2.3", "--data-parallel-rank", "1"], "--data-parallel-key-file")]:
+                                 (["--data-parallel-address", "10.1.2.3", "--data-parallel-rank", "1"], "--data-parallel-key-file"),
+                                 (["--data-parallel-host", "10.1.2.3", "--data-parallel-rank", "1"], "--data-parallel-key-file")]:
             server = Serve(WIDEEP, ranks.model_path(MODEL), "--data-parallel-size", 2, "--enable-expert-parallel", *arguments)
             try:
                 self.assertEqual(server.end(), 2, server.log())
