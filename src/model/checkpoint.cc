@@ -12,7 +12,6 @@
 namespace wideep::model {
 namespace {
 
-constexpr int64_t kConfigBytesMax = 4 << 20;
 constexpr int64_t kIndexBytesMax = 256 << 20;
 constexpr size_t kShardNameBytesMax = 255;
 constexpr size_t kShardsMax = 4096;
