@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdint>
 #include <fstream>
 #include <string>
@@ -16,6 +17,13 @@ namespace wideep::fabric {
 namespace {
 
 constexpr int64_t kBytes = 3 * static_cast<int64_t>(kHugePage) + 8192;
+
+// By one who writes and one who reads.
+std::array<Result<SharedMemory>, 2> mapped_by_others(const Result<SharedMemory>& memory) {
+  if (!memory) return {std::unexpected(memory.error()), std::unexpected(memory.error())};
+  return {SharedMemory::map(UniqueFd(dup(memory->fd())), kBytes),
+          SharedMemory::map_read_only(UniqueFd(dup(memory->fd())), kBytes)};
+}
 
 bool is_at_huge_page(const void* address) {
   return reinterpret_cast<uintptr_t>(address) % kHugePage == 0;
@@ -62,10 +70,8 @@ TEST(SharedMemory, IsRefusedUnsealedOrOfAnotherSize) {
 
 TEST(SharedMemory, IsZeroAndTheSameForAllWhoMapIt) {
   auto memory = SharedMemory::create("test", kBytes);
-  ASSERT_TRUE(memory.has_value());
-  auto other = SharedMemory::map(UniqueFd(dup(memory->fd())), kBytes);
-  auto reader = SharedMemory::map_read_only(UniqueFd(dup(memory->fd())), kBytes);
-  ASSERT_TRUE(other.has_value() && reader.has_value());
+  auto [other, reader] = mapped_by_others(memory);
+  ASSERT_TRUE(memory.has_value() && other.has_value() && reader.has_value());
   for (const int64_t at : {int64_t{0}, kBytes / 2, kBytes - 1}) {
     const auto i = static_cast<size_t>(at);
     EXPECT_EQ(memory->bytes()[i], std::byte{0});
@@ -77,10 +83,8 @@ TEST(SharedMemory, IsZeroAndTheSameForAllWhoMapIt) {
 
 TEST(SharedMemory, IsOfHugePagesForAllWhoMapItWhereTheMachineHasSuch) {
   auto memory = SharedMemory::create("test", kBytes);
-  ASSERT_TRUE(memory.has_value());
-  auto other = SharedMemory::map(UniqueFd(dup(memory->fd())), kBytes);
-  auto reader = SharedMemory::map_read_only(UniqueFd(dup(memory->fd())), kBytes);
-  ASSERT_TRUE(other.has_value() && reader.has_value());
+  auto [other, reader] = mapped_by_others(memory);
+  ASSERT_TRUE(memory.has_value() && other.has_value() && reader.has_value());
   for (SharedMemory* each : {&*memory, &*other, &*reader})
     EXPECT_TRUE(is_at_huge_page(each->bytes().data()));
   if (!machine_has_huge_pages()) GTEST_SKIP() << "no huge pages for shared memory here";
