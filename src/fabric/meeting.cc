@@ -294,7 +294,7 @@ class Follower {
         deadline = real_clock().now() + options_.timeout + kLeaderFirst;
       }
       if (const auto verdict = pulse_.verdict(talk_->silence())) return lost_leader(*verdict);
-      if (state_.is_linked() && !std::exchange(has_told, true)) WD_TRY(talk_->say(kLinked));
+      if (state_.is_linked() && !std::exchange(has_told, true)) say(kLinked);
       if (real_clock().now() >= deadline)
         return error(ErrorCode::kTimeout, "waiting for the other ranks {}",
                      has_members ? "to link" : "to come");
@@ -307,9 +307,12 @@ class Follower {
     static_cast<void>(WaitLimit(std::min(until, pulse_.next())).await(polled));
     empty(state_.woken());
     WD_TRY(state_.check());
-    if (pulse_.beats()) static_cast<void>(talk_->say(""));  // its end shows in hear()
+    if (pulse_.beats()) say("");
     return {};
   }
+
+  // The leader's end shows in hear(), behind why it ended.
+  void say(std::string_view text) { static_cast<void>(talk_->say(text)); }
 
   std::unexpected<Error> lost_leader(std::string why) const {
     // A leader with a key cannot tell a caller without one.

@@ -20,6 +20,7 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using testing::ContainsRegex;
 using testing::HasSubstr;
 
 class MeetingOf : public testing::Test {
@@ -31,6 +32,7 @@ class MeetingOf : public testing::Test {
                      .host = "host",
                      .address = {.host = "127.0.0.1", .port = 1},
                      .rules = "rules"},
+            .key = key_,
             .timeout = seconds{30},
             .liveness_deadline = liveness_};
   }
@@ -49,7 +51,9 @@ class MeetingOf : public testing::Test {
 
   // A rank that says who it is, and nothing more.
   Talk introduce(int32_t rank, int32_t num_ranks) const {
-    Talk talk(plain_stream(call()));
+    auto stream = open_stream(call(), TlsRole::kClient, key_, real_clock().now() + seconds{30});
+    EXPECT_TRUE(stream.has_value()) << stream.error().message;
+    Talk talk(*std::move(stream));
     EXPECT_TRUE(talk.say(encode(options(rank, num_ranks).self)).has_value());
     return talk;
   }
@@ -72,6 +76,7 @@ class MeetingOf : public testing::Test {
                   getpid(),
                   testing::UnitTest::GetInstance()->current_test_info()->name()));
   Duration liveness_ = seconds{30};
+  std::optional<PresharedKey> key_;
 };
 
 TEST_F(MeetingOf, AllGoOnWhenAllHaveLinked) {
@@ -157,20 +162,25 @@ TEST_F(MeetingOf, ARankThatIsStoppedBeforeAllHaveLinkedEndsItForAll) {
   EXPECT_THAT(first->all_linked().error().message, HasSubstr("rank 1 lost (no heartbeat"));
 }
 
+// Many times: what rank 1 says and the leader's end may cross.
 TEST_F(MeetingOf, ARankThatDiesBeforeAllHaveLinkedEndsItForAll) {
-  const auto first = begin(0, 3);
-  const auto second = begin(1, 3);
-  {
-    Talk dies = introduce(2, 3);
-    ASSERT_TRUE(await_words(dies));
-  }
-  for (Meeting* meeting : {first.get(), second.get()}) {
-    const Status outcome = meeting->all_linked();
-    ASSERT_FALSE(outcome.has_value());
-    EXPECT_EQ(outcome.error().code, ErrorCode::kPeerLost);
-    EXPECT_THAT(outcome.error().message, HasSubstr("rank 2 lost (connection closed)"));
-    pollfd interrupt{.fd = meeting->interrupt(), .events = POLLIN, .revents = 0};
-    EXPECT_EQ(poll(&interrupt, 1, 0), 1) << "whoever waits for rank 2 stops";
+  for (int time = 0; time < 100; ++time) {
+    if (time == 50) key_ = *PresharedKey::from_secret("the secret of this test");
+    const auto first = begin(0, 3);
+    const auto second = begin(1, 3);
+    {
+      Talk dies = introduce(2, 3);
+      ASSERT_TRUE(await_words(dies));
+    }
+    for (Meeting* meeting : {first.get(), second.get()}) {
+      const Status outcome = meeting->all_linked();
+      ASSERT_FALSE(outcome.has_value());
+      ASSERT_EQ(outcome.error().code, ErrorCode::kPeerLost) << outcome.error().message;
+      ASSERT_THAT(outcome.error().message,
+                  ContainsRegex("rank 2 lost [(](read: )?connection closed"));
+      pollfd interrupt{.fd = meeting->interrupt(), .events = POLLIN, .revents = 0};
+      EXPECT_EQ(poll(&interrupt, 1, 0), 1) << "whoever waits for rank 2 stops";
+    }
   }
 }
 
