@@ -286,8 +286,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     http::Call call;
     call.address = endpoint.address;
     call.method = attempt->request.method;
-    call.target = attempt->request.path;
-    if (!attempt->request.query.empty()) call.target += "?" + attempt->request.query;
+    call.target = http::forwarded_target(attempt->request);
     // The last endpoint gets the request itself, those before it a copy.
     const bool is_last = attempt->next == attempt->decision.destinations.size();
     call.headers = is_last ? std::move(attempt->headers) : attempt->headers;
@@ -391,8 +390,10 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
       try_next(attempt);
       return;
     }
-    metrics_.upstream_errors.add(1);
-    log_warning("request {}: {}", attempt->id, failure.error.message);
+    if (failure.error.code != ErrorCode::kCancelled) {  // else the client has left
+      metrics_.upstream_errors.add(1);
+      log_warning("request {}: {}", attempt->id, failure.error.message);
+    }
     const bool timed_out = failure.error.code == ErrorCode::kTimeout;
     http::Response response =
         may_retry   ? error_response(503, "endpoint_unavailable", "the endpoint cannot be reached")

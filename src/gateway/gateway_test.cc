@@ -176,6 +176,51 @@ TEST(Gateway, DoesNotRepeatARequestThatWasSent) {
   EXPECT_EQ(calls, 1);
 }
 
+TEST(Gateway, PassesOnThePathThatItJudged) {
+  Door door;
+  http::Server server(door.thread.loop(), {});
+  server.route("GET", "/metrics", [](const http::Request&, http::Responder responder) {
+    responder.send({.body = "not for clients"});
+  });
+  server.route("GET", "/v1/models/*", [](const http::Request& request, http::Responder responder) {
+    responder.send({.body = "model " + request.rest + " " + request.query});
+  });
+  door.picker.set_endpoints(
+      {{.name = "default/a", .address = *server.listen({"127.0.0.1", 0, {}})}});
+  net::LoopThread own;
+  http::Client caller(own.loop());
+  const auto get = [&](std::string target) {
+    return caller.fetch({.address = door.address, .target = std::move(target)})->body;
+  };
+  EXPECT_EQ(get("/v1/models/a%20b%3F%C3%A4?x=%20"), "model a b?\xC3\xA4 x=%20");
+  EXPECT_EQ(get("/v1/models/%252e%252e/%252e%252e/metrics"), "model %2e%2e/%2e%2e/metrics ");
+}
+
+TEST(Gateway, DoesNotBlameTheEndpointForAClientThatLeaves) {
+  Door door;
+  http::Server server(door.thread.loop(), {});
+  std::promise<void> asked;
+  std::promise<void> hung_up;
+  server.route("POST", "/v1/completions", [&](const http::Request&, http::Responder responder) {
+    responder.on_disconnect([&, responder] { hung_up.set_value(); });
+    asked.set_value();
+  });
+  door.picker.set_endpoints(
+      {{.name = "default/a", .address = *server.listen({"127.0.0.1", 0, {}})}});
+  {
+    http::testing::RawClient client(door.address);
+    ASSERT_TRUE(
+        client.send("POST /v1/completions HTTP/1.1\r\nhost: a\r\n"
+                    "content-length: 2\r\n\r\n{}"));
+    asked.get_future().wait();
+  }
+  hung_up.get_future().wait();
+  net::LoopThread own;
+  http::Client caller(own.loop());
+  EXPECT_THAT(caller.fetch({.address = door.address, .target = "/metrics"})->body,
+              HasSubstr("wideep:gateway_upstream_errors_total 0"));
+}
+
 TEST(Gateway, EndsAStreamThatIsCutWithAnError) {
   Door door;
   http::Server cutter(door.thread.loop(), {});

@@ -1,5 +1,7 @@
 #include "http/forward.h"
 
+#include "http/target.h"
+
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -158,6 +160,10 @@ class Forward : public std::enable_shared_from_this<Forward> {
 };
 
 }  // namespace
+
+std::string forwarded_target(const Request& request) {
+  return encode_path(request.path) + (request.query.empty() ? "" : "?" + request.query);
+}
 
 Headers end_to_end_headers(Headers headers) {
   const std::string connection(headers.get("connection"));

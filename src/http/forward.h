@@ -37,6 +37,10 @@ struct ForwardEvents {
 CallHandle forward(
     net::EventLoop& loop, Client& client, Call call, Responder responder, ForwardEvents events);
 
+// The target of the call that passes `request` on. The path is encoded again: what was decoded once
+// must not be decoded twice, or the endpoint would serve another path than the one that was judged.
+std::string forwarded_target(const Request& request);
+
 // The headers that a proxy may pass on: all but those of the connection (RFC 9110 7.6.1) and
 // those named by `connection`, and without host and content-length, which the client sets.
 Headers end_to_end_headers(Headers headers);

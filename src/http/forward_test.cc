@@ -158,6 +158,12 @@ TEST(Forward, LetsTheCallerSayWhyTheUpstreamWasCut) {
   EXPECT_FALSE(chain.ended.get_future().get());
 }
 
+TEST(ForwardedTarget, AsksForThePathThatWasAskedFor) {
+  EXPECT_EQ(forwarded_target({.path = "/v1/models"}), "/v1/models");
+  EXPECT_EQ(forwarded_target({.path = "/%2e%2e/a b?", .query = "x=%20"}),
+            "/%252e%252e/a%20b%3F?x=%20");
+}
+
 TEST(EndToEndHeaders, DropsThoseOfTheConnection) {
   const Headers kept = end_to_end_headers({{"Host", "a"},
                                            {"Connection", "close, X-Hop"},

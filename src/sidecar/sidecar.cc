@@ -291,7 +291,7 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
     http::Call call;
     call.address = options_.engine;
     call.method = request.method;
-    call.target = request.path + (request.query.empty() ? "" : "?" + request.query);
+    call.target = http::forwarded_target(request);
     call.headers = http::end_to_end_headers(request.headers);
     call.connect_timeout = options_.connect_timeout;
     call.head_timeout = options_.answer_timeout;
