@@ -17,6 +17,7 @@ class GatewayVerb final : public Verb {
              "The public HTTP door: picks an endpoint for each request and streams its answer.") {
     constexpr int64_t kDefaultPort = 8080;
     listen_.declare(options, kDefaultPort);
+    picker_.with_fallbacks = true;
     picker_.declare(options);
     options.add("--access-log", &access_log_,
                 {.group = "Server", .help = "A log line for each request."});

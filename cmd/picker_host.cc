@@ -10,6 +10,10 @@ namespace {
 constexpr const char* kDefaultConfig =
     "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
 
+// Nobody takes an endpoint that is down off the list: requests go on to another.
+constexpr const char* kFallbacksConfig =
+    "plugins: [{type: max-score-picker, parameters: {maxNumOfEndpoints: 3}}]\n";
+
 // "prefill=10.0.0.1:8000" or "10.0.0.1:8000".
 Result<epp::EndpointSpec> parse_endpoint(const std::string& text) {
   const size_t equals = text.find('=');
@@ -51,7 +55,11 @@ void PickerFlags::declare(OptionSet& options) {
 Result<std::unique_ptr<PickerHost>> PickerHost::create(const PickerFlags& flags,
                                                        net::EventLoop& loop,
                                                        http::Client& client) {
-  std::string text = flags.config_text.empty() ? kDefaultConfig : flags.config_text;
+  std::string text = flags.config_text;
+  if (text.empty()) {
+    text = kDefaultConfig;
+    if (flags.with_fallbacks) text += kFallbacksConfig;
+  }
   std::string source = "--config-text";
   if (!flags.config_file.empty()) {
     WD_ASSIGN_OR_RETURN(text, read_file(flags.config_file, kYamlBytesMax));

@@ -25,6 +25,7 @@ struct PickerFlags {
   std::vector<std::string> endpoint_names;  // host:ports, or role=host:ports
   std::string endpoints_file;               // as of file-discovery, watched
   int64_t refresh_ms = 50;
+  bool with_fallbacks = false;  // in the configuration that is used if none is given
 
   void declare(OptionSet& options);
 };

@@ -1,6 +1,7 @@
 """The wideep program from outside: help, mistakes, exit statuses, broken models. Arguments: the binary [a test ...]."""
 import concurrent.futures
 import hashlib
+import http.server
 import json
 import os
 import pathlib
@@ -39,20 +40,20 @@ def post(url, body):
         return error.code, json.load(error)
 
 
-class Server:
-    """`wideep serve` on a free port, ended with SIGTERM."""
+class Process:
+    """A verb of wideep that listens on a free port, ended with SIGTERM."""
 
-    def __init__(self, model, *arguments):
+    def __init__(self, *arguments):
         self.folder = tempfile.TemporaryDirectory()
         ready = pathlib.Path(self.folder.name) / "url"
         self.log = open(pathlib.Path(self.folder.name) / "log", "w+")
-        self.process = subprocess.Popen([WIDEEP, "serve", str(model), "--port", "0", "--ready-file", ready,
-                                         "--kv-cache-memory-bytes", "64M", *map(str, arguments)], stderr=self.log)
+        self.process = subprocess.Popen([WIDEEP, *map(str, arguments), "--port", "0", "--ready-file", ready],
+                                        stderr=self.log)
         give_up = time.monotonic() + PATIENCE_S
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > give_up:
                 self.log.seek(0)
-                raise AssertionError("the server did not become ready:\n" + self.log.read())
+                raise AssertionError("it did not become ready:\n" + self.log.read())
             time.sleep(0.02)
         self.url = ready.read_text().strip()
 
@@ -64,6 +65,11 @@ class Server:
         self.status = self.process.wait(timeout=PATIENCE_S)
         self.log.close()
         self.folder.cleanup()
+
+
+class Server(Process):
+    def __init__(self, model, *arguments):
+        super().__init__("serve", model, "--kv-cache-memory-bytes", "64M", *arguments)
 
 
 class Help(unittest.TestCase):
@@ -142,6 +148,32 @@ class Help(unittest.TestCase):
         result = run("gateway", "--host", "0.0.0.0", "--port", "0")
         self.assertEqual(result.returncode, 2)
         self.assertIn("--api-key-file", result.stderr)
+
+
+class Alive(http.server.BaseHTTPRequestHandler):
+    """An endpoint without metrics that answers every completion."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        pass
+
+
+class Gateway(unittest.TestCase):
+    def test_requests_go_on_to_another_endpoint_while_one_is_down(self):
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Alive) as alive, socket.socket() as down:
+            down.bind(("127.0.0.1", 0))  # and does not listen
+            threading.Thread(target=alive.serve_forever, daemon=True).start()
+            endpoints = [f"127.0.0.1:{port}" for port in (down.getsockname()[1], alive.server_port)]
+            with Process("gateway", "--endpoint", endpoints[0], "--endpoint", endpoints[1]) as gateway:
+                for number in range(20):
+                    self.assertEqual(post(gateway.url + "/v1/completions", {"prompt": f"{number}"}), (200, {}))
+            alive.shutdown()
 
 
 class Models(unittest.TestCase):
