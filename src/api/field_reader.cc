@@ -64,13 +64,20 @@ void FieldReader::read(std::string_view name, std::optional<double>& target, Ran
   if (const auto value = number(name, range)) target = value;
 }
 
-void FieldReader::read(std::string_view name, std::vector<TokenId>& target, size_t items_max) {
+void FieldReader::read(std::string_view name,
+                       std::vector<TokenId>& target,
+                       Range<size_t> num_items) {
   const Json* value = take(name);
   if (value == nullptr) return;
   const Json::Array* items = value->as_array();
   if (items == nullptr) return wrong_type(name, "an array of token ids", *value);
-  if (items->size() > items_max) {
-    return fail(name, fmt::format("may have at most {} items, not {}", items_max, items->size()));
+  if (items->size() > num_items.max) {
+    return fail(name,
+                fmt::format("may have at most {} items, not {}", num_items.max, items->size()));
+  }
+  if (items->size() < num_items.min) {
+    return fail(name,
+                fmt::format("must have at least {} items, not {}", num_items.min, items->size()));
   }
   for (const Json& item : *items) {
     const auto id = token_id_of(item);

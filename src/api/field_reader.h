@@ -38,7 +38,7 @@ class FieldReader {
   void read(std::string_view name, std::optional<int64_t>& target, Range<int64_t> range);
   void read(std::string_view name, double& target, Range<double> range);
   void read(std::string_view name, std::optional<double>& target, Range<double> range);
-  void read(std::string_view name, std::vector<TokenId>& target, size_t items_max);
+  void read(std::string_view name, std::vector<TokenId>& target, Range<size_t> num_items);
 
   // Known to clients, not implemented here: refused unless absent.
   void refuse(std::string_view name, std::string_view reason);

@@ -135,7 +135,8 @@ void read_sampling(FieldReader& reader, const RequestLimits& limits, GenerationF
   reader.read("frequency_penalty", fields.frequency_penalty, {-2, 2});
   reader.read("seed", fields.seed, {});
   read_logit_bias(reader, limits, fields);
-  reader.read("allowed_token_ids", fields.allowed_token_ids, limits.allowed_token_ids_max);
+  reader.read("allowed_token_ids", fields.allowed_token_ids,
+              {.min = 1, .max = limits.allowed_token_ids_max});
 }
 
 ChatMessage read_message(const Json& json, std::string prefix, FieldReader& outer);
@@ -234,7 +235,7 @@ void read_generation_fields(FieldReader& reader,
   reader.read("max_completion_tokens", fields.max_tokens, {1, kTokensMax});
   reader.read("min_tokens", fields.min_tokens, {0, kTokensMax});
   read_stop(reader, limits, fields);
-  reader.read("stop_token_ids", fields.stop_token_ids, limits.stop_token_ids_max);
+  reader.read("stop_token_ids", fields.stop_token_ids, {.max = limits.stop_token_ids_max});
   reader.read("include_stop_str_in_output", fields.include_stop_str_in_output);
   reader.read("ignore_eos", fields.ignore_eos);
   reader.read("skip_special_tokens", fields.skip_special_tokens);

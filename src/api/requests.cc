@@ -178,7 +178,7 @@ ApiResult<DetokenizeRequest> parse_detokenize_request(std::string_view body,
   if (!reader.failed()) {
     reader.read("model", request.model, limits.id_bytes_max);
     if (json->find("tokens") == nullptr) reader.fail("tokens", "is missing");
-    reader.read("tokens", request.tokens, SIZE_MAX);
+    reader.read("tokens", request.tokens, {});
   }
   if (auto error = reader.finish()) return std::unexpected(*std::move(error));
   return request;

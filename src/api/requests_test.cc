@@ -138,6 +138,7 @@ TEST(ChatRequest, HitsEveryLimit) {
             "stop_token_ids");
   EXPECT_EQ(param_of("\"allowed_token_ids\":" + list(limits.allowed_token_ids_max + 1, "1")),
             "allowed_token_ids");
+  EXPECT_EQ(param_of("\"allowed_token_ids\":[]"), "allowed_token_ids");
   std::string biases;
   for (size_t i = 0; i <= limits.logit_bias_max; ++i)
     biases += fmt::format("{}\"{}\":1", i == 0 ? "" : ",", i);

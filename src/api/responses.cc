@@ -224,8 +224,12 @@ std::string ChunkEncoder::opening(const ChoicePart& part, const Usage* usage) co
   choice.set("delta", std::move(delta));
   choice.set("logprobs", nullptr);
   choice.set("finish_reason", nullptr);
-  if (part.prompt_token_ids) choice.set("prompt_token_ids", ids_json(*part.prompt_token_ids));
-  return finish(choice.dump(), usage);
+  std::string chunk = finish(choice.dump(), usage);
+  if (part.prompt_token_ids) {  // beside the choices, as in whole answers
+    chunk.back() = ',';
+    chunk += "\"prompt_token_ids\":" + ids_json(*part.prompt_token_ids).dump() + '}';
+  }
+  return chunk;
 }
 
 std::string ChunkEncoder::part(const ChoicePart& part, const Usage* usage) const {

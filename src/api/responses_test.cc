@@ -89,6 +89,14 @@ TEST(ChatChunks, OpenContinueEndAndCount) {
   EXPECT_EQ(encoder.usage(kTail), with_usage(begin + "],USAGE}"));
 }
 
+TEST(ChatChunks, OpenWithThePromptsTokensBesideTheChoices) {
+  const ChunkEncoder encoder(ChunkEncoder::Kind::kChat, kHead);
+  const auto json = parse_json(encoder.opening({.prompt_token_ids = {{TokenId{5}}}}, nullptr));
+  ASSERT_TRUE(json);
+  EXPECT_EQ(json->find("prompt_token_ids")->dump(), "[5]");
+  EXPECT_EQ(json->find("choices")->as_array()->at(0).find("prompt_token_ids"), nullptr);
+}
+
 TEST(ChatChunks, MayAllCarryUsage) {
   const ChunkEncoder encoder(ChunkEncoder::Kind::kChat, kHead);
   EXPECT_NE(encoder.part({.text = "x"}, &kTail.usage).find(kUsage), std::string::npos);

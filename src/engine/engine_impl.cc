@@ -263,7 +263,7 @@ Sequence* EngineImpl::sample_sequence(const ScheduledRows& rows,
     auto token = sampler_.sample(logits.row(num_sampled), generation.next());
     if (!token) {
       generation.fail(token.error(), /*retryable=*/false);
-      note_corrupted();
+      if (token.error().code == ErrorCode::kDataLoss) note_corrupted();
       has_ended = true;
       break;
     }

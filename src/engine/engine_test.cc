@@ -235,6 +235,20 @@ TEST(Engine, EndsOnlyTheRequestWhoseLogitsAreNoNumbers) {
   EXPECT_FALSE(failed.last.retryable);
   EXPECT_EQ(fine.finish, FinishReason::kLength);
   EXPECT_EQ(test.engine->stats().num_running, 0);
+  EXPECT_EQ(test.engine->stats().num_corrupted, 1);
+}
+
+TEST(Engine, ARequestThatLeavesItselfNoTokenIsNotCorrupted) {
+  TestEngine test;
+  Request request = sampled_request(1, 10, 5);
+  request.sampling.allowed_tokens = {TokenId{9}};
+  request.stop.stop_tokens = {TokenId{9}};
+  request.stop.min_tokens = 1;
+  const Outcome& outcome = test.submit(request);
+  test.run();
+  EXPECT_EQ(outcome.finish, FinishReason::kError);
+  EXPECT_EQ(outcome.last.error_code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(test.engine->stats().num_corrupted, 0);
 }
 
 TEST(Engine, TellsWhenThingsHappened) {

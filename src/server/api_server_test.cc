@@ -286,20 +286,19 @@ TEST_F(ApiServerTest, AnErrorBeforeTheFirstTokenHasAStatus) {
   start();
   engine::RequestEvent failed;
   failed.finish = FinishReason::kError;
-  failed.error = "numerics";
   engine_.on_submit([&](const FakeEngine::Submitted& submitted) { submitted.sink(failed); });
-  const http::Response plain = post(kChat, chat_body("\"stream\":true"));
-  EXPECT_EQ(plain.status, 500);
-  EXPECT_EQ(error_code(plain), "engine_error");
-  failed.retryable = true;
-  const http::Response retryable = post(kChat, chat_body());
-  EXPECT_EQ(retryable.status, 503);
-  EXPECT_EQ(retryable.headers.get("retry-after"), "1");
-  EXPECT_THAT(retryable.body, HasSubstr("engine_unavailable"));
-  failed.error_code = ErrorCode::kPeerLost;
-  const http::Response lost = post(kChat, chat_body());
-  EXPECT_EQ(lost.status, 503);
-  EXPECT_THAT(lost.body, HasSubstr("rank_lost"));
+  const auto expect = [&](ErrorCode code, bool retryable, int status, std::string_view name) {
+    failed.error_code = code;
+    failed.retryable = retryable;
+    const http::Response response = post(kChat, chat_body("\"stream\":true"));
+    EXPECT_EQ(response.status, status);
+    EXPECT_EQ(error_code(response), name);
+    EXPECT_EQ(response.headers.get("retry-after"), retryable ? "1" : "");
+  };
+  expect(ErrorCode::kDataLoss, false, 500, "engine_error");
+  expect(ErrorCode::kInvalidArgument, false, 400, "invalid_request");
+  expect(ErrorCode::kUnavailable, true, 503, "engine_unavailable");
+  expect(ErrorCode::kPeerLost, true, 503, "rank_lost");
 }
 
 TEST_F(ApiServerTest, AnErrorInTheStreamIsAnEventBeforeTheEnd) {

@@ -19,6 +19,8 @@ api::ApiError error_of(const engine::RequestEvent& event) {
                                   : "engine_unavailable",
                            event.error, 1);
   }
+  if (event.error_code == ErrorCode::kInvalidArgument)
+    return api::from_error({event.error_code, event.error});
   api::ApiError error = api::internal_error(event.error);
   error.code = "engine_error";
   return error;
