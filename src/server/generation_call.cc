@@ -88,13 +88,8 @@ api::ApiError GenerationCall::refusal(const Error& reason) const {
 void GenerationCall::on_event(size_t choice_index, const engine::RequestEvent& event) {
   Running& running = running_[choice_index];
   record(running, event);
-  if (event.kv_ticket) {
-    if (ended_) {
-      context_.kv->abandon(*event.kv_ticket);  // nobody will hear of it
-    } else {
-      kv_transfer_params_ = context_.kv->params(*event.kv_ticket);
-    }
-  }
+  if (event.kv_ticket) kv_ticket_ = event.kv_ticket;
+  if (ended_) let_kv_go();
   if (event.finish) running.sequence.reset();
   if (ended_) return;
   if (event.finish == engine::FinishReason::kError) return fail(error_of(event));
@@ -133,7 +128,11 @@ void GenerationCall::stream_part(Running& running, const api::ChoicePart& part) 
 
 void GenerationCall::finish_stream() {
   std::string events;
-  if (plan_.include_usage) http::append_event(events, encoder_.usage(tail()));
+  if (plan_.include_usage) {
+    http::append_event(events, encoder_.usage(tail()));
+  } else {
+    let_kv_go();  // its ticket has no other place
+  }
   http::append_event(events, api::kDone);
   write(events);
   responder_.finish();
@@ -174,6 +173,11 @@ void GenerationCall::end() {
   for (const Running& running : running_) {
     if (running.sequence) context_.engine.cancel(*running.sequence);
   }
+  let_kv_go();
+}
+
+void GenerationCall::let_kv_go() {
+  if (kv_ticket_) context_.kv->abandon(*std::exchange(kv_ticket_, nullptr));
 }
 
 void GenerationCall::write(std::string_view bytes) {
@@ -198,7 +202,9 @@ void GenerationCall::record(Running& running, const engine::RequestEvent& event)
 }
 
 api::AnswerTail GenerationCall::tail() const {
-  return {usage(), kv_transfer_params_};
+  api::AnswerTail tail{.usage = usage(), .kv_transfer_params = {}};
+  if (kv_ticket_) tail.kv_transfer_params = context_.kv->params(*kv_ticket_);
+  return tail;
 }
 
 api::Usage GenerationCall::usage() const {

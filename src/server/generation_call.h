@@ -87,6 +87,8 @@ class GenerationCall : public EventReceiver, public std::enable_shared_from_this
   void fail(const api::ApiError& error);
   // Cancels what still runs; events that come later are ignored.
   void end();
+  // Of the KV that a choice has left here nobody will hear.
+  void let_kv_go();
   // Writes to the stream; a client that is too slow ends the call.
   void write(std::string_view bytes);
 
@@ -100,7 +102,7 @@ class GenerationCall : public EventReceiver, public std::enable_shared_from_this
   const api::ChunkEncoder encoder_;
   std::vector<Running> running_;
   size_t num_unfinished_ = 0;
-  std::optional<Json> kv_transfer_params_;  // where to pull the prompt's KV
+  std::shared_ptr<const api::KvTicket> kv_ticket_;  // to pull the prompt's KV with
   bool ended_ = false;
 };
 
