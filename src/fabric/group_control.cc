@@ -151,15 +151,16 @@ void GroupFabric::believe(const ControlMessage& message) {
   }
 }
 
-// The first to know tells all others; each passes it on once.
+// The first to know tells all others; each passes it on once. The others hear of it before whoever
+// waits here, who may leave then: the reason comes before the goodbye.
 void GroupFabric::hold_for_lost(RankId peer, const std::string& reason) {
-  if (table_.life(peer) == PeerState::Life::kLeft) return;
-  if (!table_.set_lost(peer, reason)) return;
-  log_warning("rank {} lost: {}", index(peer), reason);
+  if (table_.life(peer) != PeerState::Life::kAlive) return;
+  tell_all({ControlMessage::Kind::kLost, index(peer), index(rank_)});
+  table_.set_lost(peer, reason);
   for (const auto& endpoint : direct_)
     endpoint->fail();  // the epoch is over: nobody shall wait for what cannot arrive
-  tell_all({ControlMessage::Kind::kLost, index(peer), index(rank_)});
   own_.bell().ring();
+  log_warning("rank {} lost: {}", index(peer), reason);
 }
 
 void GroupFabric::tell_all(const ControlMessage& message) {

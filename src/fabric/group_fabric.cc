@@ -53,24 +53,25 @@ void GroupFabric::flush_direct() {
   }
 }
 
-// Other ranks of this node may still wait for what comes through this rank's door.
+// Other ranks of this node may still wait for what comes through this rank's door, unless the epoch
+// is over; and what is queued for other nodes ends with why, and the goodbye.
 void GroupFabric::serve_until_others_leave() {
-  const auto missing = [&] {
-    std::vector<RankId> ranks;
-    for (const auto& link : incoming_)
-      if (table_.life(link->source()) == PeerState::Life::kAlive) ranks.push_back(link->source());
-    return ranks;
-  };
+  const TimePoint deadline = clock().now() + options_.liveness_deadline;
+  using Life = PeerState::Life;
   const auto ready = [&] {
-    const bool all_sent =
-        std::ranges::all_of(outgoing_, [](const auto& link) { return link->queued_bytes() == 0; });
-    return table_.first_lost().has_value() || (all_sent && missing().empty());
+    return std::ranges::none_of(
+        incoming_, [&](const auto& link) { return table_.life(link->source()) == Life::kAlive; });
   };
   const auto what = [] { return std::string("goodbye"); };
   const auto nobody = [] { return std::vector<RankId>{}; };
-  const Status status = wait({.ready = ready, .what = what, .missing = nobody},
-                             clock().now() + options_.liveness_deadline);
-  static_cast<void>(status);  // late or lost: it ends all the same
+  // Late or lost: it ends all the same.
+  static_cast<void>(wait({.ready = ready, .what = what, .missing = nobody}, deadline));
+  for (int32_t r = 0; r < shape_.num_ranks(); ++r) {
+    const RankId door{r};
+    const bool is_door = link_to(door) != nullptr && shape_.door(rank_, door) == door;
+    if (is_door && table_.life(door) != Life::kLost)
+      static_cast<void>(link_to(door)->finish(deadline));
+  }
 }
 
 Status GroupFabric::put(RankId peer, int64_t offset, std::span<const std::byte> bytes) {

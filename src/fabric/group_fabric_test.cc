@@ -1,20 +1,27 @@
 #include "fabric/group_fabric.h"
 
 #include "fabric/arena.h"
+#include "fabric/frame.h"
 #include "fabric/handover.h"
 #include "fabric/local_socket.h"
 #include "fabric/test_barrier.h"
+#include "fabric/test_links.h"
 #include "fabric/test_processes.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <csignal>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <string>
 #include <thread>
 #include <vector>
@@ -162,6 +169,118 @@ TEST(GroupFabric, AWaitForARankThatHasLeftFailsAndForOthersGoesOn) {
   });
   EXPECT_TRUE(status[0].has_value());
   EXPECT_TRUE(status[1].has_value());
+}
+
+// While it lives, whoever logs blocks: stderr is a pipe that is full.
+class BlockedLog {
+ public:
+  BlockedLog() : stderr_(dup(STDERR_FILENO)) {
+    std::array<int, 2> ends;
+    EXPECT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+    read_end_ = UniqueFd(ends[0]);
+    const UniqueFd write_end(ends[1]);
+    const std::array<char, 4096> bytes{};
+    fcntl(write_end.get(), F_SETFL, O_NONBLOCK);
+    while (write(write_end.get(), bytes.data(), bytes.size()) > 0) {
+    }
+    fcntl(write_end.get(), F_SETFL, 0);
+    dup2(write_end.get(), STDERR_FILENO);
+  }
+
+  ~BlockedLog() {
+    dup2(stderr_.get(), STDERR_FILENO);
+    std::array<char, 4096> bytes;
+    while (read(read_end_.get(), bytes.data(), bytes.size()) > 0) {
+    }
+  }
+
+ private:
+  const UniqueFd stderr_;
+  UniqueFd read_end_;
+};
+
+// Rank 2 is only sockets here: it tells rank 0 that it is lost, and nobody else. What rank 0 then
+// says of rank 2 and its own goodbye must not cross, however long its control thread takes.
+TEST(GroupFabric, WhoLeavesBecauseOfALossIsNotNamedInItsPlace) {
+  const Shape shape = shape_of(3);
+  auto local = hand_over_in_process(shape);
+  ASSERT_TRUE(local.has_value());
+  std::array<std::promise<Status>, 2> outcomes;
+  std::vector<std::jthread> ranks;
+  for (const size_t r : {0, 1}) {
+    ranks.emplace_back([&, r] {
+      auto fabric = GroupFabric::create(shape, RankId{static_cast<int32_t>(r)},
+                                        std::move((*local)[r]), {}, options_for(3));
+      outcomes[r].set_value(await_all(**fabric, kChannel, 1));
+    });
+  }
+  const BlockedLog blocked;
+  const ControlMessage word{ControlMessage::Kind::kLost, 2, 2};
+  ASSERT_GT(send((*local)[2].peers[0].socket.get(), &word, sizeof word, MSG_NOSIGNAL), 0);
+  for (std::promise<Status>& outcome : outcomes)
+    EXPECT_THAT(outcome.get_future().get().error().message,
+                testing::HasSubstr("rank 2 lost (reported"));
+}
+
+// What one rank says over its link, to the link's end.
+class Heard : public FrameSink {
+ public:
+  Heard(const Shape& shape, Stream& stream) : scratch_(static_cast<size_t>(shape.arena_bytes)) {
+    FrameReader reader(shape, *this);
+    for (;;) {
+      const Result<size_t> count = stream.read(reader.room());
+      if (!count || !reader.advance(*count)) return;
+      if (*count == 0) WaitLimit(real_clock().now() + seconds{60}).await(stream.fd(), POLLIN);
+    }
+  }
+
+  Result<std::span<std::byte>> place(RankId /*to*/, int64_t offset, int64_t bytes) override {
+    return std::span(scratch_).subspan(static_cast<size_t>(offset), static_cast<size_t>(bytes));
+  }
+
+  Status on_signal(RankId /*to*/, ChannelId /*channel*/, const Signal& /*signal*/) override {
+    return {};
+  }
+
+  void on_beat() override {}
+
+  void on_control(ControlMessage::Kind kind, RankId about) override {
+    words.emplace_back(kind, about);
+  }
+
+  std::vector<std::pair<ControlMessage::Kind, RankId>> words;
+
+ private:
+  std::vector<std::byte> scratch_;
+};
+
+// Each rank is a node; ranks 1 and 2 are only sockets here. Rank 2 dies while much is on its way to
+// rank 1, which takes it in slowly.
+TEST(GroupFabric, WhoLeavesBecauseOfALossFirstSaysSoToThoseWhoLagBehind) {
+  const Shape shape{.node_of = {NodeId{0}, NodeId{1}, NodeId{2}}, .arena_bytes = 1 << 20};
+  const TestListeners listeners(3);
+  std::array<Result<NodeLinks>, 3> links;
+  {
+    std::vector<std::jthread> linking;
+    for (const size_t r : {0, 1, 2})
+      linking.emplace_back([&, r] {
+        links[r] = listeners.link(shape, RankId{static_cast<int32_t>(r)}, test_token());
+      });
+  }
+  auto local = hand_over_in_process(shape);
+  auto fabric = GroupFabric::create(shape, RankId{0}, std::move((*local)[0]), *std::move(links[0]),
+                                    {.liveness_deadline = seconds{30}});
+  ASSERT_TRUE(fabric.has_value()) << fabric.error().message;
+  const std::vector<std::byte> bytes(static_cast<size_t>(shape.arena_bytes));
+  for (int i = 0; i < 64; ++i)
+    ASSERT_TRUE((*fabric)->put(RankId{1}, 0, bytes).has_value());
+  links[2] = NodeLinks{};
+  EXPECT_THAT(await_all(**fabric, kChannel, 1).error().message, testing::HasSubstr("rank 2 lost"));
+  const std::jthread leaving([&] { fabric->reset(); });
+  const auto from_0 = std::ranges::find(links[1]->incoming, RankId{0}, &SourceLink::source);
+  EXPECT_THAT(Heard(shape, *from_0->stream).words,
+              testing::ElementsAre(testing::Pair(ControlMessage::Kind::kLost, RankId{2}),
+                                   testing::Pair(ControlMessage::Kind::kLeaving, RankId{0})));
 }
 
 // ---- Ranks that are processes.

@@ -91,6 +91,15 @@ Status OutgoingLink::flush() {
   return {};
 }
 
+Status OutgoingLink::finish(const WaitLimit& limit) {
+  for (;;) {
+    WD_TRY(flush());
+    if (queued_bytes() == 0) return {};
+    if (!limit.await(fd(), POLLOUT))
+      return error(ErrorCode::kTimeout, "{} bytes were not taken", queued_bytes());
+  }
+}
+
 void OutgoingLink::append(const FrameHeader& header, std::span<const std::byte> payload) {
   if (failure_) return;
   const auto bytes = encode(header);

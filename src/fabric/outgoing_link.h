@@ -33,6 +33,8 @@ class OutgoingLink {
 
   // The socket takes more. An error: the connection has ended.
   Status flush();
+  // Blocks until the socket has taken everything. kTimeout.
+  Status finish(const WaitLimit& limit);
 
   int64_t queued_bytes() const { return queued_bytes_.load(std::memory_order_relaxed); }
 

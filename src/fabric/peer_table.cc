@@ -6,13 +6,12 @@ namespace wideep::fabric {
 
 using Life = PeerState::Life;
 
-bool PeerTable::set_lost(RankId rank, std::string reason) {
+void PeerTable::set_lost(RankId rank, std::string reason) {
   const std::scoped_lock lock(mutex_);
-  if (at(rank).life == Life::kLost) return false;
+  if (at(rank).life != Life::kAlive) return;
   at(rank) = {Life::kLost, std::move(reason)};
   if (!first_lost_) first_lost_ = rank;
   num_gone_.fetch_add(1, std::memory_order_release);
-  return true;
 }
 
 void PeerTable::set_left(RankId rank) {
@@ -29,11 +28,6 @@ std::optional<RankId> PeerTable::cause_of_failure(
   for (const RankId rank : missing())
     if (at(rank).life == Life::kLeft) return rank;
   return std::nullopt;
-}
-
-std::optional<RankId> PeerTable::first_lost() const {
-  const std::scoped_lock lock(mutex_);
-  return first_lost_;
 }
 
 Life PeerTable::life(RankId rank) const {

@@ -16,8 +16,8 @@ class PeerTable {
  public:
   explicit PeerTable(int32_t num_ranks) : peers_(static_cast<size_t>(num_ranks)) {}
 
-  // False if it was known. Lost is for good; one that has left is not lost by closing.
-  bool set_lost(RankId rank, std::string reason);
+  // Both are for good: of a rank that is gone already nothing changes.
+  void set_lost(RankId rank, std::string reason);
   void set_left(RankId rank);
 
   // How many are lost or have left: one load, for the waiting loop.
@@ -26,7 +26,6 @@ class PeerTable {
   // Why a wait for `missing` cannot succeed: the first that was lost, or one of them that has left.
   std::optional<RankId> cause_of_failure(FunctionRef<std::vector<RankId>()> missing) const;
 
-  std::optional<RankId> first_lost() const;
   PeerState::Life life(RankId rank) const;
   std::string reason(RankId rank) const;
 
