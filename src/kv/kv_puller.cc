@@ -43,8 +43,8 @@ KvPuller::KvPuller(KvPort& port,
 KvPuller::~KvPuller() {
   {
     const std::scoped_lock lock(mutex_);
-    for (const auto& [sequence, cancelled] : cancels_)
-      *cancelled = true;
+    for (const auto& [sequence, pull] : under_way_)
+      *pull.cancelled = true;
   }
   jobs_.close();  // the threads empty it first
   for (std::thread& puller : pullers_)
@@ -72,7 +72,7 @@ void KvPuller::pull(PullJob job) {
   const SequenceId sequence = queued.job.sequence;
   {
     const std::scoped_lock lock(mutex_);
-    cancels_.emplace(sequence, queued.cancelled);
+    under_way_.emplace(sequence, UnderWay{lease_of(queued.job.ticket), queued.cancelled});
   }
   if (jobs_.try_push(Queued(queued))) return;
   finish(queued,
@@ -82,14 +82,23 @@ void KvPuller::pull(PullJob job) {
 
 void KvPuller::cancel(SequenceId sequence) {
   const std::scoped_lock lock(mutex_);
-  const auto found = cancels_.find(sequence);
-  if (found != cancels_.end()) *found->second = true;
+  const auto found = under_way_.find(sequence);
+  if (found != under_way_.end()) *found->second.cancelled = true;
 }
 
 void KvPuller::let_go(const TicketPtr& ticket) {
   {
     const std::scoped_lock lock(mutex_);
     held_.erase(lease_of(ticket));
+    // Were the lease to end under a pull, that would look like data loss: the pull ends first, and
+    // then it.
+    bool is_pulled = false;
+    for (const auto& [sequence, pull] : under_way_) {
+      if (pull.lease != lease_of(ticket)) continue;
+      *pull.cancelled = true;
+      is_pulled = true;
+    }
+    if (is_pulled) return;
     if (released_.size() < options_.notices_max)
       released_.push_back(ticket);
     else
@@ -134,7 +143,7 @@ void KvPuller::finish(const Queued& queued, PullOutcome outcome) {
   metrics_.on_pull(outcome);
   {
     const std::scoped_lock lock(mutex_);
-    cancels_.erase(queued.job.sequence);
+    under_way_.erase(queued.job.sequence);
   }
   port_.pull_ended(std::move(outcome));
   let_go(queued.job.ticket);

@@ -78,7 +78,12 @@ class KvPuller : public KvSource {
 
   struct Queued {
     PullJob job;
-    std::shared_ptr<std::atomic<bool>> cancelled;  // shared with cancels_
+    std::shared_ptr<std::atomic<bool>> cancelled;  // shared with under_way_
+  };
+
+  struct UnderWay {
+    LeaseId lease{};
+    std::shared_ptr<std::atomic<bool>> cancelled;  // shared with its thread
   };
 
   void pull_jobs();
@@ -96,7 +101,7 @@ class KvPuller : public KvSource {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::unordered_map<SequenceId, std::shared_ptr<std::atomic<bool>>> cancels_;
+  std::unordered_map<SequenceId, UnderWay> under_way_;
   std::unordered_map<LeaseId, Held> held_;
   std::vector<TicketPtr> released_;
   bool stop_ = false;

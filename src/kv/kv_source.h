@@ -57,7 +57,7 @@ class KvSource {
   virtual void pull(PullJob job) = 0;
   // A pull that has not ended does so soon.
   virtual void cancel(SequenceId sequence) = 0;
-  // The ticket will not be pulled: its lease may end.
+  // The ticket will not be pulled: its lease may end. A pull of it is cancelled first.
   virtual void let_go(const TicketPtr& ticket) = 0;
 };
 

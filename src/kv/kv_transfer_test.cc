@@ -1,6 +1,7 @@
 // Two ranks in one process: real sockets, real shared memory, no engine.
 #include "kv/kv_transfer.h"
 
+#include "fabric/stream.h"
 #include "kv/test_port.h"
 
 #include <gmock/gmock.h>
@@ -178,6 +179,38 @@ INSTANTIATE_TEST_SUITE_P(Kv,
                          OverEachTransport,
                          ::testing::Values(Transport::kSharedMemory, Transport::kTcp),
                          [](const auto& info) { return std::string(name(info.param)); });
+
+// A client that leaves is heard of twice: by its connection, and by a sidecar that lets the KV go.
+TEST(KvTransfer, APullWhoseTicketIsLetGoIsCancelledBeforeTheLeaseEnds) {
+  KvTransferOptions options = options_of(Transport::kTcp);
+  options.puller.num_threads = 1;
+  options.puller.link.handshake_timeout = TestPort::kPatience;
+  Pair pair(options);
+  fabric::UniqueFd silent = *fabric::listen_at({.host = "127.0.0.1"});
+  const api::KvTicket nowhere{
+      .engine_id = "silent",
+      .host = "127.0.0.1",
+      .port = fabric::local_address(silent.get(), {.host = "127.0.0.1"})->port,
+      .blocks = {{}}};
+  const TicketPtr ticket = pair.carry(pair.prefill.lease(pair.prefill.take(1)));
+  // The only thread is busy with the first.
+  pair.decode.source().pull({.sequence = SequenceId{1},
+                             .ticket = std::make_shared<const SealedTicket>(nowhere, ""),
+                             .first_block = 0,
+                             .targets = pair.decode.take(1)});
+  pair.decode.source().pull({.sequence = SequenceId{2},
+                             .ticket = ticket,
+                             .first_block = 0,
+                             .targets = pair.decode.take(1)});
+  pair.decode.source().let_go(ticket);
+  silent = fabric::UniqueFd();
+  EXPECT_FALSE(pair.decode.wait_for_pull().status);
+  const auto outcome = pair.decode.wait_for_pull();
+  EXPECT_EQ(outcome.sequence, SequenceId{2});
+  ASSERT_FALSE(outcome.status);
+  EXPECT_EQ(outcome.status.error().code, ErrorCode::kCancelled);
+  pair.prefill.wait_for_ended_leases(1);
+}
 
 TEST(KvTransfer, HeartbeatsKeepALeaseAlive) {
   KvTransferOptions options = options_of(Transport::kTcp);

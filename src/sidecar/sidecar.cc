@@ -57,6 +57,13 @@ std::vector<std::string> prefill_hosts(const http::Headers& headers) {
   return hosts;
 }
 
+// Another prefill host would say the same; not so of one that is full or too slow.
+bool is_fault_of_the_request(int status) {
+  constexpr int kTimeout = 408;
+  constexpr int kTooMany = 429;
+  return status / 100 == 4 && status != kTimeout && status != kTooMany;
+}
+
 // A request on its two legs.
 struct Journey {
   http::Request request;
@@ -219,7 +226,7 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
       return;
     }
     if (is_gone) return;
-    const bool is_clients_fault = result && journey->status / 100 == 4;
+    const bool is_clients_fault = result && is_fault_of_the_request(journey->status);
     log_warning("request {}: prefill failed: {}", journey->id,
                 result ? fmt::format("HTTP {}", journey->status) : result.error().error.message);
     const PrefillFailurePolicy policy = options_.on_prefill_failure;

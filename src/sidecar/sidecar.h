@@ -24,7 +24,8 @@
 
 namespace wideep::sidecar {
 
-// What happens when the prefill leg fails with anything but a client's error (4xx passes through).
+// What happens when the prefill leg fails with anything but the request's own fault (4xx passes
+// through, but for 408 and 429: a full queue there says nothing about the request).
 enum class PrefillFailurePolicy : uint8_t {
   kFail,        // the client gets the prefill's answer, or 502
   kRetryOther,  // the next host of the header, then as kFail

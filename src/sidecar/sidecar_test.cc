@@ -238,6 +238,8 @@ TEST(Sidecar, FollowsItsPolicyWhenPrefillFails) {
     pair.prefill.answer = busy;
     EXPECT_EQ(pair.post(kRequest, pair.prefill.address.to_string()).status, 200);
     EXPECT_EQ(pair.decode.body(0).find("kv_transfer_params"), nullptr);
+    pair.prefill.answer = [](http::Responder r) { r.send({.status = 429, .body = "full"}); };
+    EXPECT_EQ(pair.post(kRequest, pair.prefill.address.to_string()).status, 200);
     pair.prefill.answer = [](http::Responder r) { r.send({.status = 422, .body = "your fault"}); };
     EXPECT_EQ(pair.post(kRequest, pair.prefill.address.to_string()).status, 422);
   }
