@@ -37,7 +37,7 @@ class GatewayVerb final : public Verb {
     WD_ASSIGN_OR_RETURN(const net::Address address, listen_.address());
     WD_ASSIGN_OR_RETURN(http::ApiKeys keys, listen_.keys());
     net::EventLoop loop;
-    http::Client client(loop);
+    http::Client client(loop, listen_.calls());
     WD_ASSIGN_OR_RETURN(const auto picker, PickerHost::create(picker_, loop, client));
     gateway::GatewayOptions gateway_options;
     gateway_options.limits = listen_.limits();

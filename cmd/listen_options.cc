@@ -55,4 +55,11 @@ http::ServerLimits ListenFlags::limits() const {
   return limits;
 }
 
+http::ClientOptions ListenFlags::calls() const {
+  constexpr int kOwn = 64;  // metrics, releases of KV
+  http::ClientOptions client;
+  client.connections_per_address_max = static_cast<int>(connections_max) + kOwn;
+  return client;
+}
+
 }  // namespace wideep::cmd

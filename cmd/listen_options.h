@@ -4,6 +4,7 @@
 #include "base/options.h"
 #include "base/result.h"
 #include "http/api_keys.h"
+#include "http/client.h"
 #include "http/server.h"
 #include "net/address.h"
 
@@ -33,6 +34,8 @@ struct ListenFlags {
   Result<http::ApiKeys> keys() const { return http::ApiKeys::load(api_keys, api_key_file); }
 
   http::ServerLimits limits() const;
+  // Of calls to those who stand behind: all clients may be passed on to one of them.
+  http::ClientOptions calls() const;
 };
 
 }  // namespace wideep::cmd

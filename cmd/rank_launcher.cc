@@ -52,7 +52,7 @@ schedulingProfiles:
 class RankLauncher {
  public:
   explicit RankLauncher(const RankLauncherOptions& options)
-      : options_(options), service_(loop_), client_(loop_, client_options()) {}
+      : options_(options), service_(loop_), client_(loop_, options.listen.calls()) {}
 
   // The loop must not outlive what lives on it, and the supervisor's thread uses both.
   ~RankLauncher() {
@@ -86,12 +86,6 @@ class RankLauncher {
   }
 
  private:
-  http::ClientOptions client_options() const {
-    http::ClientOptions client;
-    client.connections_per_address_max = static_cast<int>(options_.listen.connections_max);
-    return client;
-  }
-
   // The door of this host, and of the others if it is the one for all.
   Status open_door() {
     WD_ASSIGN_OR_RETURN(const net::Address address, options_.listen.address());

@@ -59,7 +59,7 @@ class SidecarVerb final : public Verb {
     if (policy_ == "decode-only")
       sidecar_.on_prefill_failure = sidecar::PrefillFailurePolicy::kDecodeOnly;
     net::EventLoop loop;
-    http::Client client(loop);
+    http::Client client(loop, listen_.calls());
     sidecar::Sidecar sidecar(loop, client, sidecar_);
     WD_ASSIGN_OR_RETURN(const net::Address bound, sidecar.listen(address));
     log_info("sidecar: {} in front of {}", bound.to_string(), engine_);

@@ -1,5 +1,7 @@
 """The wideep program from outside: help, mistakes, exit statuses, broken models. Arguments: the binary [a test ...]."""
+import asyncio
 import concurrent.futures
+import contextlib
 import hashlib
 import http.server
 import json
@@ -174,6 +176,46 @@ class Gateway(unittest.TestCase):
                 for number in range(20):
                     self.assertEqual(post(gateway.url + "/v1/completions", {"prompt": f"{number}"}), (200, {}))
             alive.shutdown()
+
+
+    def test_as_many_requests_as_there_may_be_clients_go_to_one_endpoint(self):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        asyncio.run(asyncio.wait_for(self.pass_on_at_once(num_requests=700), PATIENCE_S))
+
+    async def pass_on_at_once(self, num_requests):
+        num_seen, all_seen = 0, asyncio.Event()
+
+        def see():
+            nonlocal num_seen
+            num_seen += 1
+            if num_seen == num_requests:
+                all_seen.set()
+
+        async def endpoint(reader, writer):
+            """Answers completions when it has all of them, and nothing else."""
+            with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+                head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"POST"):
+                    see()
+                    await all_seen.wait()
+                    writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
+            writer.close()
+
+        async def status_of_request(address):
+            reader, writer = await asyncio.open_connection(*address.removeprefix("http://").split(":"))
+            writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
+            status = (await reader.readline()).split()[1]
+            if status != b"200":
+                see()  # it will not come to the endpoint
+            writer.close()
+            return status
+
+        async with await asyncio.start_server(endpoint, "127.0.0.1", 0, backlog=num_requests) as server:
+            port = server.sockets[0].getsockname()[1]
+            with Process("gateway", "--endpoint", f"127.0.0.1:{port}", "--refresh-metrics-interval", "60000") as gateway:
+                requests = [status_of_request(gateway.url) for _ in range(num_requests)]
+                self.assertEqual(set(await asyncio.gather(*requests)), {b"200"})
 
 
 class Models(unittest.TestCase):
