@@ -264,9 +264,12 @@ class Follower {
     } while (real_clock().now() < deadline);
     if (!socket) return std::unexpected(socket.error());
     WD_TRY(prepare_socket(socket->get(), {options_.liveness_deadline}));
-    WD_ASSIGN_OR_RETURN(std::unique_ptr<Stream> stream,
-                        open_stream(*std::move(socket), TlsRole::kClient, options_.key, deadline));
-    talk_.emplace(std::move(stream));
+    // The kernel takes calls for a leader that is stopped, or about to die.
+    const WaitLimit answer =
+        WaitLimit(deadline).at_most(real_clock().now() + options_.liveness_deadline);
+    auto stream = open_stream(*std::move(socket), TlsRole::kClient, options_.key, answer);
+    if (!stream) return lost_leader(stream.error().message);
+    talk_.emplace(*std::move(stream));
     const Status said = talk_->say(encode(options_.self));
     return said ? said : lost_leader(said.error().message);
   }

@@ -162,6 +162,24 @@ TEST_F(MeetingOf, ARankThatIsStoppedBeforeAllHaveLinkedEndsItForAll) {
   EXPECT_THAT(first->all_linked().error().message, HasSubstr("rank 1 lost (no heartbeat"));
 }
 
+TEST_F(MeetingOf, ALeaderThatDiesOrIsStoppedBeforeItAnswersIsLost) {
+  key_ = *PresharedKey::from_secret("the secret of this test");
+  const UniqueFd listener = *listen_at(leader_);
+  {
+    std::jthread dies([&] { accept_call(listener.get(), real_clock().now() + seconds{30}); });
+    const auto second = Meeting::begin(options(1, 2));
+    ASSERT_FALSE(second.has_value());
+    EXPECT_EQ(second.error().code, ErrorCode::kPeerLost) << second.error().message;
+    EXPECT_THAT(second.error().message,
+                HasSubstr("rank 0 lost (handshake (is it the same key?): connection closed"));
+  }
+  liveness_ = milliseconds{300};
+  const auto second = Meeting::begin(options(1, 2));  // the kernel takes its call
+  ASSERT_FALSE(second.has_value());
+  EXPECT_EQ(second.error().code, ErrorCode::kPeerLost) << second.error().message;
+  EXPECT_THAT(second.error().message, HasSubstr("rank 0 lost (handshake: no answer"));
+}
+
 // Many times: what rank 1 says and the leader's end may cross.
 TEST_F(MeetingOf, ARankThatDiesBeforeAllHaveLinkedEndsItForAll) {
   for (int time = 0; time < 100; ++time) {
