@@ -107,7 +107,8 @@ class Fabric {
   virtual std::optional<Signal> poll(RankId peer, ChannelId channel) const = 0;
 
   // Blocks until awaited.ready(). kPeerLost: a rank died, or one of awaited.missing() has left;
-  // kTimeout: `deadline` passed. On either the others are told whom this rank holds for lost.
+  // kTimeout: `deadline` passed, not counting the time for which this rank was stopped. On either
+  // the others are told whom this rank holds for lost.
   virtual Status wait(const Awaited& awaited, TimePoint deadline) = 0;
   // Makes a wait look at ready() again. Any thread.
   virtual void wake() = 0;

@@ -120,7 +120,11 @@ Status GroupFabric::wait(const Awaited& awaited, TimePoint deadline) {
   const TimePoint start = clock().now();
   const TimePoint spin_until = start + options_.wait.spin;
   const TimePoint yield_until = spin_until + options_.wait.yield;
+  TimePoint looked_at = start;
   for (TimePoint now = start;; now = clock().now()) {
+    // While this rank was stopped, perhaps with all the others, it did not wait.
+    if (now - looked_at > 2 * options_.wait.sleep_max) deadline += now - looked_at;
+    looked_at = now;
     const int32_t num_gone = table_.num_gone();
     if (awaited.ready()) return {};
     if (num_gone > 0) {

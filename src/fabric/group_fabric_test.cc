@@ -337,6 +337,37 @@ TEST(GroupFabricProcesses, EveryOtherNamesARankThatWasStoppedAndItFindsOutItself
   EXPECT_THAT(processes.outcome(1), testing::HasSubstr("lost"));
 }
 
+TEST(GroupFabricProcesses, AStopOfAllIsNobodysDelay) {
+  constexpr milliseconds kDeadline{1000};
+  constexpr milliseconds kStop{1500};
+  const Shape shape = shape_of(2);
+  Processes processes(2, [&](int32_t r) -> Status {
+    WD_ASSIGN_OR_RETURN(LocalPeers local, hand_over(shape, RankId{r}, {.token = test_token()}));
+    GroupFabricOptions options = options_for(2);
+    options.wait.sleep_max = kDeadline / 10;
+    WD_ASSIGN_OR_RETURN(auto fabric,
+                        GroupFabric::create(shape, RankId{r}, std::move(local), {}, options));
+    processes_ready(r);
+    if (r == 1) {
+      raise(SIGSTOP);
+      return fabric->signal(RankId{0}, kChannel, {.seq = 1});
+    }
+    const auto ready = [&] { return fabric->poll(RankId{1}, kChannel).has_value(); };
+    const auto what = [] { return std::string("a word"); };
+    const auto missing = [] { return std::vector{RankId{1}}; };
+    return fabric->wait({.ready = ready, .what = what, .missing = missing},
+                        fabric->clock().now() + kDeadline);
+  });
+  processes.wait_until_ready();
+  processes.kill(0, SIGSTOP);
+  poll(nullptr, 0, kStop.count());  // this is the time that must not count
+  processes.kill(0, SIGCONT);
+  poll(nullptr, 0, kDeadline.count() / 10);  // the first looks around alone
+  processes.kill(1, SIGCONT);
+  EXPECT_EQ(processes.outcome(0), "ok");
+  EXPECT_EQ(processes.outcome(1), "ok");
+}
+
 TEST(GroupFabricProcesses, RefuseEachOtherWhenTheirShapesDiffer) {
   Processes processes(2, [&](int32_t r) -> Status {
     Shape shape = shape_of(2);
