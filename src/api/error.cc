@@ -121,8 +121,14 @@ ApiError from_http_status(int status, std::string_view message) {
     case 431:
       error.code = "headers_too_large";
       break;
+    case 501:
+      error.code = "not_implemented";
+      break;
     case 503:
       error.code = "server_overloaded";
+      break;
+    case 505:
+      error.code = "http_version_not_supported";
       break;
     default:
       if (status >= 500) error.code = "internal_error";

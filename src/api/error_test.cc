@@ -47,6 +47,7 @@ TEST(ApiError, GivesHttpErrorsTheSameShape) {
     const auto json = parse_json(error.to_json());
     ASSERT_TRUE(json);
     EXPECT_TRUE(json->find("error")->find("code")->is_string());
+    EXPECT_EQ(error.code == "internal_error", status == 500);
   }
 }
 

@@ -4,9 +4,12 @@
 
 #include <array>
 #include <charconv>
+#include <cstdint>
 
 namespace wideep::epp {
 namespace {
+
+constexpr double kValueMax = 0x1p53;
 
 struct Names {
   std::string_view engine;
@@ -38,7 +41,7 @@ int64_t label_integer(const MetricSample& sample, std::string_view key) {
   const std::string_view text = sample.label(key).value_or("");
   int64_t value = 0;
   std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
+  return value >= 0 && value <= INT32_MAX ? value : 0;
 }
 
 }  // namespace
@@ -49,6 +52,8 @@ bool parse_metrics_text(std::string_view text, std::string_view engine, Endpoint
   int num_load = 0;
   int num_usage = 0;
   for_each_sample(text, [&](const MetricSample& sample) {
+    // Scores are compared and counts become integers: NaN and the like have no place among them.
+    if (!(sample.value >= 0 && sample.value <= kValueMax)) return;
     if (sample.name == names.waiting) {
       read.waiting += sample.value;
       ++num_load;

@@ -61,6 +61,22 @@ TEST(MetricsText, ReadsVllmAndSglang) {
   EXPECT_FALSE(parse_metrics_text("other 1\nbroken{ 2\n{}\n", "", &metrics));
 }
 
+TEST(MetricsText, LeavesOutWhatCannotBe) {
+  EndpointMetrics metrics;
+  for (const char* value : {"NaN", "inf", "-1", "1e300"}) {
+    const auto text = fmt::format(
+        "vllm:num_requests_waiting 3\nvllm:num_requests_running {0}\n"
+        "vllm:kv_cache_usage_perc {0}\n"
+        "vllm:cache_config_info{{block_size=\"9223372036854775807\",num_gpu_blocks=\"-1\"}} 1\n",
+        value);
+    ASSERT_TRUE(parse_metrics_text(text, "", &metrics));
+    EXPECT_EQ(metrics.waiting, 3);
+    EXPECT_EQ(metrics.running, 0);
+    EXPECT_EQ(metrics.kv_cache_usage, 0);
+    EXPECT_EQ(metrics.block_size * metrics.num_blocks, 0);
+  }
+}
+
 TEST(Endpoints, ReadUpstreamsFileFormAndNameMistakes) {
   const auto specs = parse_endpoints(
       "endpoints:\n- {name: d0, address: 10.0.0.1, port: \"8000\", labels: {llm-d.ai/role: "

@@ -107,6 +107,7 @@ awaitable<bool> Connection::serve_one() {
   const bool complete = co_await answer(*exchange);
   record(incoming, *exchange);
   exchange_.reset();
+  if (exchange->needs_reset()) pump_->reset();
   co_return complete && exchange->may_keep_alive();
 }
 

@@ -148,9 +148,9 @@ bool Exchange::is_finished() const {
   return phase_ == Phase::kFinished && output_.empty() && in_flight_ == 0;
 }
 
-bool Exchange::is_aborted() const {
+bool Exchange::needs_reset() const {
   const std::scoped_lock lock(mutex_);
-  return aborted_;
+  return ends_by_close_ && (aborted_ || gone_);
 }
 
 bool Exchange::may_keep_alive() const {
@@ -198,8 +198,8 @@ void Exchange::append_head(const Response& response, bool is_stream) {
   status_ = response.status;
   const bool has_body = response.status >= 200 && response.status != 204 && response.status != 304;
   chunked_ = is_stream && has_body && !options_.is_http_1_0;
-  const bool ends_by_close = is_stream && has_body && options_.is_http_1_0;
-  keep_alive_ = options_.keep_alive && !ends_by_close &&
+  ends_by_close_ = is_stream && has_body && options_.is_http_1_0;
+  keep_alive_ = options_.keep_alive && !ends_by_close_ &&
                 !equal_ignoring_case(response.headers.get("connection"), "close");
   output_.append("HTTP/1.1 ").append(std::to_string(response.status)).append(" ");
   output_.append(reason_phrase(response.status)).append("\r\n");

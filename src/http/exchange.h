@@ -49,7 +49,8 @@ class Exchange {
   void output_written();
   // The answer is complete: everything was taken that will ever come.
   bool is_finished() const;
-  bool is_aborted() const;
+  // It was cut, and only a reset says so: where the end of the connection ends the answer.
+  bool needs_reset() const;
   bool may_keep_alive() const;
   // Of the event stream; zero: none.
   Duration ping_interval() const;
@@ -78,6 +79,7 @@ class Exchange {
   int status_ = 0;
   int64_t bytes_sent_ = 0;
   bool chunked_ = false;
+  bool ends_by_close_ = false;
   bool keep_alive_ = true;
   Duration ping_interval_{0};
   Headers event_headers_;

@@ -386,6 +386,19 @@ TEST_F(ServerTest, CutsAStreamThatIsAborted) {
   EXPECT_TRUE(client.was_closed());
 }
 
+TEST_F(ServerTest, CutsAStreamWithoutChunksSoThatItDoesNotLookComplete) {
+  start();
+  RawClient client(address_);
+  client.send("GET /wait HTTP/1.0\r\n\r\n");
+  Responder responder = take_waiting();
+  responder.begin_events();
+  responder.write("data: 1\n\n");
+  EXPECT_THAT(client.receive_until("data: 1\n\n"), HasSubstr("200 OK"));
+  responder.abort();
+  client.receive_all();
+  EXPECT_TRUE(client.was_reset());
+}
+
 TEST_F(ServerTest, AnswersForAHandlerThatForgotTo) {
   start();
   RawClient client(address_);

@@ -134,6 +134,12 @@ void SocketPump::shutdown_send() {
   socket_.shutdown(net::Socket::shutdown_send, ec);
 }
 
+void SocketPump::reset() {
+  error_code ec;
+  socket_.set_option(net::asio::socket_base::linger(true, 0), ec);
+  close();
+}
+
 void SocketPump::close() {
   error_code ec;
   socket_.close(ec);

@@ -61,6 +61,8 @@ class SocketPump : public std::enable_shared_from_this<SocketPump> {
   void shutdown_send();
   // Makes both directions fail, and notifies.
   void close();
+  // The same, and the peer sees that it was cut.
+  void reset();
 
   net::Socket& socket() { return socket_; }
 

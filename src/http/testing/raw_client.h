@@ -73,7 +73,8 @@ class RawClient {
       // One byte at a time near the end, so that nothing of the next answer is taken.
       const ssize_t got = ::recv(fd_, buffer, end.empty() ? sizeof buffer : 1, 0);
       if (got <= 0) {
-        closed_ = got == 0 || errno == ECONNRESET;
+        reset_ = got < 0 && errno == ECONNRESET;
+        closed_ = got == 0 || reset_;
         break;
       }
       received.append(buffer, static_cast<size_t>(got));
@@ -98,6 +99,8 @@ class RawClient {
   // Whether a receive found the connection closed by the server.
   bool was_closed() const { return closed_; }
 
+  bool was_reset() const { return reset_; }
+
   void close_sending() const { ::shutdown(fd_, SHUT_WR); }
 
   void close() {
@@ -115,6 +118,7 @@ class RawClient {
   int fd_ = -1;
   bool connected_ = false;
   bool closed_ = false;
+  bool reset_ = false;
 };
 
 }  // namespace wideep::http::testing
