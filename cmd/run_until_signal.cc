@@ -7,14 +7,16 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <utility>
 
 namespace wideep::cmd {
 
 void Service::run(const std::function<void()>& drain) {
   net::raise_descriptor_limit();
   drain_ = &drain;
+  bool is_told = false;
   const net::SignalWatcher watcher(loop_, {SIGTERM, SIGINT}, [&](int signal) {
-    if (drainer_.joinable()) {
+    if (std::exchange(is_told, true)) {
       log_warning("second signal: ending at once");
       std::_Exit(128 + signal);
     }

@@ -16,8 +16,8 @@ class Service {
  public:
   explicit Service(net::EventLoop& loop) : loop_(loop) {}
 
-  // Returns after `drain`, which runs on a thread of its own with the loop still running. A signal
-  // during it ends the process at once.
+  // Returns after `drain`, which runs on a thread of its own with the loop still running. A second
+  // signal ends the process at once.
   void run(const std::function<void()>& drain);
   // Ends run() as a signal does, also a run() to come.
   void stop();

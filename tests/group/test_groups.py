@@ -2,8 +2,10 @@
 
 Arguments: the binary, then unittest's. With WIDEEP_LONG=1 requests arrive for three minutes.
 """
+import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -153,6 +155,22 @@ class Arrivals(unittest.TestCase):
             self.assertGreater(len(latencies), ARRIVALS_S)
             print(f"{len(latencies)} requests, slowest {max(latencies):.2f} s", file=sys.stderr)
             self.assertEqual(group.stop(), [0] * 4)
+
+
+class SignalsThatCross(unittest.TestCase):
+    def test_a_rank_that_has_lost_another_and_is_told_to_end_still_ends_as_it_should(self):
+        with Ranks(WIDEEP, ranks.model_path("dsv3-tiny-mtp"), [0, 0]) as group:
+            request = json.dumps({**ranks.requests_of("dsv3-tiny-mtp")[0], "max_tokens": 900, "stream": True})
+            connection = ranks.connect(group.urls()[0], ranks.PATIENCE_S)
+            # A client that takes its time: the rank waits a moment for it to go.
+            connection.request("POST", "/v1/completions", request, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            group.ranks[1].process.kill()
+            ranks.await_true(lambda: "the step failed" in group.ranks[0].log(), group.ranks[0].log)
+            group.ranks[0].process.send_signal(signal.SIGTERM)
+            self.assertEqual(group.ranks[0].end(), ranks.EXIT_GROUP_ENDED, group.ranks[0].log())
+            self.assertIn("rank_lost", answer.read().decode())
+            connection.close()
 
 
 class Idle(unittest.TestCase):
