@@ -44,6 +44,7 @@ std::optional<api::ChoicePart> Choice::take(const engine::RequestEvent& event) {
     }
     finished_ = true;
   }
+  if (!options_.include_reasoning) pending_.reasoning.clear();
   if (pending_.text.empty() && pending_.reasoning.empty() && !event.finish) return std::nullopt;
   pending_.index = options_.index;
   pending_.text_offset = num_characters_;

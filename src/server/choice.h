@@ -17,6 +17,7 @@ struct ChoiceOptions {
   int64_t index = 0;
   bool split_reasoning = false;
   ThinkSplitter::Start reasoning = ThinkSplitter::Start::kContent;
+  bool include_reasoning = true;  // what is split off is shown
   bool with_logprobs = false;
   bool with_token_ids = false;
   std::string echo;                    // stands before the generated text

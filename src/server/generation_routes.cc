@@ -31,15 +31,15 @@ api::ApiResult<CallPlan> ApiServer::Core::plan_chat(const Arrival& arrival) cons
   if (auto error = check_model(fields.model)) return std::unexpected(*std::move(error));
   auto prompt = prompts_.build(request->chat);
   if (!prompt) return std::unexpected(std::move(prompt.error()));
-  if (!options_.split_reasoning || !request->include_reasoning) {
-    prompt->reasoning = ThinkSplitter::Start::kContent;
-  }
+  if (!options_.split_reasoning) prompt->reasoning = ThinkSplitter::Start::kContent;
   CallPlan plan = begin_plan(Endpoint::kChat, arrival, fields);
   plan.count_reasoning = options_.split_reasoning;
   const int64_t seed = fields.seed ? *fields.seed : draw_seed();
   if (auto error = add_choices(plan, fields, *prompt, seed)) {
     return std::unexpected(*std::move(error));
   }
+  for (PlannedChoice& choice : plan.choices)
+    choice.options.include_reasoning = request->include_reasoning;
   if (auto error = add_kv_wish(plan, fields)) return std::unexpected(*std::move(error));
   return plan;
 }
