@@ -94,7 +94,9 @@ void FieldReader::refuse_unless(std::string_view name,
                                 const Json& harmless,
                                 std::string_view reason) {
   const Json* value = take(name);
-  if (value != nullptr && *value != harmless) {
+  if (value == nullptr || *value == harmless) return;
+  const bool is_same_number = value->is_number() && value->as_double() == harmless.as_double();
+  if (!is_same_number) {
     fail(not_implemented(prefix_ + std::string(name), reason));
   }
 }

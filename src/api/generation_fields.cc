@@ -25,14 +25,8 @@ struct RefusedField {
 };
 
 constexpr std::array kRefusedFields = {
-    RefusedField{"best_of", "use n"},
-    RefusedField{"suffix", "text is only generated at the end"},
     RefusedField{"prompt_logprobs", "logprobs are given for generated tokens only"},
-    RefusedField{"use_beam_search", "only sampling is implemented"},
-    RefusedField{"length_penalty", "only sampling is implemented"},
-    RefusedField{"early_stopping", "only sampling is implemented"},
     RefusedField{"truncate_prompt_tokens", "prompts are never cut"},
-    RefusedField{"bad_words", "use logit_bias"},
     RefusedField{"logits_processors", "there are no plug-ins"},
     RefusedField{"structured_outputs", "constrained decoding does not exist yet"},
     RefusedField{"guided_json", "constrained decoding does not exist yet"},
@@ -41,7 +35,6 @@ constexpr std::array kRefusedFields = {
     RefusedField{"guided_grammar", "constrained decoding does not exist yet"},
     RefusedField{"prompt_embeds", "prompts are text or token ids"},
     RefusedField{"mm_processor_kwargs", "prompts are text"},
-    RefusedField{"return_tokens_as_token_ids", "use return_token_ids"},
     RefusedField{"vllm_xargs", "there are no plug-ins"},
     RefusedField{"lora_request", "adapters are not supported"},
 };
@@ -118,6 +111,19 @@ void read_kv_transfer(FieldReader& reader, const RequestLimits& limits, Generati
                        fmt::format("may have at most {} bytes", limits.kv_transfer_bytes_max));
   }
   fields.kv_transfer_params = *value;
+}
+
+// What clients send whose defaults ask for what happens anyway.
+void refuse_all_but_defaults(FieldReader& reader, int64_t n) {
+  reader.refuse_unless("best_of", Json(n), "use n");
+  reader.refuse_unless("suffix", Json(""), "text is only generated at the end");
+  reader.refuse_unless("use_beam_search", Json(false), "only sampling is implemented");
+  reader.refuse_unless("length_penalty", Json(1.0), "only sampling is implemented");
+  reader.refuse_unless("early_stopping", Json(false), "only sampling is implemented");
+  reader.refuse_unless("bad_words", Json(Json::Array{}), "use logit_bias");
+  reader.refuse_unless("return_tokens_as_token_ids", Json(false), "use return_token_ids");
+  reader.refuse_unless("spaces_between_special_tokens", Json(true), "spaces are never left out");
+  reader.refuse_unless("detokenize", Json(true), "answers are text");
 }
 
 void read_sampling(FieldReader& reader, const RequestLimits& limits, GenerationFields& fields) {
@@ -247,8 +253,7 @@ void read_generation_fields(FieldReader& reader,
   read_kv_transfer(reader, limits, fields);
   for (const RefusedField& field : kRefusedFields)
     reader.refuse(field.name, field.reason);
-  reader.refuse_unless("spaces_between_special_tokens", Json(true), "spaces are never left out");
-  reader.refuse_unless("detokenize", Json(true), "answers are text");
+  refuse_all_but_defaults(reader, fields.n);
   for (const std::string_view name : kHarmlessFields)
     reader.ignore(name);
   std::string service_tier;

@@ -24,7 +24,8 @@ void read_chat_logprobs(FieldReader& reader,
   std::optional<int64_t> top;
   reader.read("logprobs", wanted);
   reader.read("top_logprobs", top, {0, limits.logprobs_max});
-  if (top && !wanted) return reader.fail("top_logprobs", "is allowed only with logprobs: true");
+  if (top.value_or(0) > 0 && !wanted)
+    return reader.fail("top_logprobs", "is allowed only with logprobs: true");
   if (wanted) fields.logprobs = top.value_or(0);
 }
 
@@ -40,13 +41,16 @@ void refuse_tools(FieldReader& reader) {
   reader.ignore("parallel_tool_calls");  // means nothing without tools
 }
 
-void refuse_chat_features(FieldReader& reader) {
-  if (const Json* format = reader.take("response_format")) {
-    const Json* type = format->find("type");
-    if (type == nullptr || *type != Json("text")) {
-      reader.fail(not_implemented("response_format", "only {\"type\": \"text\"} is"));
-    }
+void refuse_formats(FieldReader& reader) {
+  const Json* format = reader.take("response_format");
+  const Json* type = format == nullptr ? nullptr : format->find("type");
+  if (format != nullptr && (type == nullptr || *type != Json("text"))) {
+    reader.fail(not_implemented("response_format", "only {\"type\": \"text\"} is"));
   }
+}
+
+void refuse_chat_features(FieldReader& reader) {
+  refuse_formats(reader);
   reader.refuse_unless("modalities", Json(Json::Array{Json("text")}), "answers are text");
   reader.refuse("audio", "answers are text");
   reader.refuse("prediction", "there is no predicted output");
@@ -137,7 +141,7 @@ ApiResult<CompletionRequest> parse_completion_request(std::string_view body,
       reader.fail(not_implemented("echo", "logprobs are given for generated tokens only"));
     }
     reader.read("add_special_tokens", request.add_special_tokens);
-    reader.refuse("response_format", "constrained decoding does not exist yet");
+    refuse_formats(reader);
   }
   if (auto error = reader.finish()) return std::unexpected(*std::move(error));
   return request;

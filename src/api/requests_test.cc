@@ -173,11 +173,19 @@ TEST(ChatRequest, RefusesByNameWhatIsNotImplemented) {
            {"echo", "true"},
            {"kv_transfer_params", "{}"},
            {"service_tier", "\"flex\""},
-           {"bad_words", "[]"}}) {
+           {"bad_words", "[\"x\"]"}}) {
     EXPECT_EQ(param_of(fmt::format("\"{}\":{}", name, value)), name);
     EXPECT_EQ(code_of(fmt::format("\"{}\":{}", name, value)), "not_implemented") << name;
   }
   EXPECT_EQ(code_of("\"tools\":[]"), "invalid_value");
+}
+
+TEST(ChatRequest, TakesDefaultsOfWhatIsNotImplemented) {
+  EXPECT_TRUE(chat(R"("n":2,"best_of":2,"suffix":"","use_beam_search":false,"length_penalty":1.0,
+      "early_stopping":false,"bad_words":[],"return_tokens_as_token_ids":false,"echo":false,
+      "logprobs":false,"top_logprobs":0,"guided_json":null,"response_format":{"type":"text"})"));
+  EXPECT_TRUE(chat(R"("length_penalty":1)"));
+  EXPECT_TRUE(completion(R"("prompt":"a","best_of":1,"response_format":{"type":"text"})"));
 }
 
 TEST(ChatRequest, RefusesFieldsThatNobodyKnows) {
