@@ -179,11 +179,12 @@ void GroupFabric::tell_node(const ControlMessage& message) {
 
 void GroupFabric::beat() {
   const int64_t now = host_ns();
+  for (const auto& incoming : incoming_)
+    take_in(*incoming);  // beats that did not wake this thread
+  // Behind them: a door that is heard has passed on what was said through it.
   heard_of(rank_, now);
   for (const auto& link : outgoing_)
     link->beat();
-  for (const auto& incoming : incoming_)
-    take_in(*incoming);  // beats that did not wake this thread
   // After a stop of its own this rank is the one that was silent: it listens before it judges.
   const bool may_judge = now - last_beat_ns_ < options_.liveness_deadline.count() / 2;
   last_beat_ns_ = now;
@@ -191,22 +192,22 @@ void GroupFabric::beat() {
   for (int32_t r = 0; r < shape_.num_ranks(); ++r) {
     const RankId peer{r};
     if (peer == rank_ || table_.life(peer) != PeerState::Life::kAlive) continue;
-    if (silence_ns(peer, now) <= options_.liveness_deadline.count()) continue;
     // What a rank of another node says comes through its door here: a silent door is not its fault.
     const RankId door = shape_.same_node(rank_, peer) ? rank_ : shape_.door(peer, rank_);
     if (door != rank_ && silence_ns(door, now) > options_.liveness_deadline.count() / 2) continue;
-    hold_for_lost(peer, "no heartbeat");
+    if (silence_ns(peer, now) > options_.liveness_deadline.count())
+      hold_for_lost(peer, "no heartbeat");
   }
 }
 
 int64_t GroupFabric::silence_ns(RankId peer, int64_t now_ns) const {
-  return now_ns - own_.life(peer).heard_ns.load(std::memory_order_relaxed);
+  return now_ns - own_.life(peer).heard_ns.load(std::memory_order_acquire);
 }
 
 // In the arenas of this node.
 void GroupFabric::heard_of(RankId source, int64_t now_ns) {
   for (const LocalPeer& peer : local_.peers)
-    if (peer.arena) peer.arena.life(source).heard_ns.store(now_ns, std::memory_order_relaxed);
+    if (peer.arena) peer.arena.life(source).heard_ns.store(now_ns, std::memory_order_release);
 }
 
 Status GroupFabric::Incoming::read() {

@@ -254,21 +254,29 @@ class Heard : public FrameSink {
   std::vector<std::byte> scratch_;
 };
 
+// [rank]
+std::vector<NodeLinks> link_all(const Shape& shape) {
+  const TestListeners listeners(shape.num_ranks());
+  std::vector<NodeLinks> links(static_cast<size_t>(shape.num_ranks()));
+  std::vector<std::jthread> linking;
+  for (size_t r = 0; r < links.size(); ++r) {
+    linking.emplace_back([&, r] {
+      auto linked = listeners.link(shape, RankId{static_cast<int32_t>(r)}, test_token());
+      ASSERT_TRUE(linked.has_value()) << linked.error().message;
+      links[r] = *std::move(linked);
+    });
+  }
+  linking.clear();
+  return links;
+}
+
 // Each rank is a node; ranks 1 and 2 are only sockets here. Rank 2 dies while much is on its way to
 // rank 1, which takes it in slowly.
 TEST(GroupFabric, WhoLeavesBecauseOfALossFirstSaysSoToThoseWhoLagBehind) {
   const Shape shape{.node_of = {NodeId{0}, NodeId{1}, NodeId{2}}, .arena_bytes = 1 << 20};
-  const TestListeners listeners(3);
-  std::array<Result<NodeLinks>, 3> links;
-  {
-    std::vector<std::jthread> linking;
-    for (const size_t r : {0, 1, 2})
-      linking.emplace_back([&, r] {
-        links[r] = listeners.link(shape, RankId{static_cast<int32_t>(r)}, test_token());
-      });
-  }
+  std::vector<NodeLinks> links = link_all(shape);
   auto local = hand_over_in_process(shape);
-  auto fabric = GroupFabric::create(shape, RankId{0}, std::move((*local)[0]), *std::move(links[0]),
+  auto fabric = GroupFabric::create(shape, RankId{0}, std::move((*local)[0]), std::move(links[0]),
                                     {.liveness_deadline = seconds{30}});
   ASSERT_TRUE(fabric.has_value()) << fabric.error().message;
   const std::vector<std::byte> bytes(static_cast<size_t>(shape.arena_bytes));
@@ -277,10 +285,36 @@ TEST(GroupFabric, WhoLeavesBecauseOfALossFirstSaysSoToThoseWhoLagBehind) {
   links[2] = NodeLinks{};
   EXPECT_THAT(await_all(**fabric, kChannel, 1).error().message, testing::HasSubstr("rank 2 lost"));
   const std::jthread leaving([&] { fabric->reset(); });
-  const auto from_0 = std::ranges::find(links[1]->incoming, RankId{0}, &SourceLink::source);
+  const auto from_0 = std::ranges::find(links[1].incoming, RankId{0}, &SourceLink::source);
   EXPECT_THAT(Heard(shape, *from_0->stream).words,
               testing::ElementsAre(testing::Pair(ControlMessage::Kind::kLost, RankId{2}),
                                    testing::Pair(ControlMessage::Kind::kLeaving, RankId{0})));
+}
+
+// Rank 1 is the door through which rank 3 of another node is heard; the others are only sockets and
+// memory here. What rank 3 has said before a beat of rank 1 is known with that beat: else its silence
+// were its own fault, when it was the door that had been stopped.
+TEST(GroupFabric, ADoorThatIsHeardHasPassedOnWhatOthersSaid) {
+  const Shape shape{.node_of = {NodeId{0}, NodeId{0}, NodeId{1}, NodeId{1}}};
+  std::vector<NodeLinks> links = link_all(shape);
+  auto local = hand_over_in_process(shape);
+  const Arena heard = (*local)[0].peers[0].arena;
+  const auto heard_at = [&](int32_t rank) {
+    return TimePoint(Duration(heard.life(RankId{rank}).heard_ns.load()));
+  };
+  const auto door = GroupFabric::create(shape, RankId{1}, std::move((*local)[1]),
+                                        std::move(links[1]), {.liveness_deadline = seconds{2}});
+  ASSERT_TRUE(door.has_value()) << door.error().message;
+  Stream& to_door = *links[3].outgoing[0].stream;
+  ASSERT_EQ(links[3].outgoing[0].door, RankId{1});
+  for (int time = 0; time < 4; ++time) {
+    const TimePoint start = real_clock().now();
+    ASSERT_TRUE(to_door.write(encode(FrameHeader{.kind = FrameKind::kBeat})).has_value());
+    const TimePoint said = real_clock().now();
+    while (heard_at(1) <= said && real_clock().now() < said + seconds{60}) {
+    }
+    EXPECT_GE(heard_at(3), start);
+  }
 }
 
 // ---- Ranks that are processes.
