@@ -292,8 +292,8 @@ TEST(GroupFabric, WhoLeavesBecauseOfALossFirstSaysSoToThoseWhoLagBehind) {
 }
 
 // Rank 1 is the door through which rank 3 of another node is heard; the others are only sockets and
-// memory here. What rank 3 has said before a beat of rank 1 is known with that beat: else its silence
-// were its own fault, when it was the door that had been stopped.
+// memory here. A beat of rank 1 says that what rank 3 said before is known: else the silence of a
+// door that was stopped would be taken for that of rank 3.
 TEST(GroupFabric, ADoorThatIsHeardHasPassedOnWhatOthersSaid) {
   const Shape shape{.node_of = {NodeId{0}, NodeId{0}, NodeId{1}, NodeId{1}}};
   std::vector<NodeLinks> links = link_all(shape);
