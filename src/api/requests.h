@@ -31,7 +31,7 @@ struct RequestLimits {
   size_t template_kwargs_bytes_max = 8 * 1024;
   size_t kv_transfer_bytes_max = 1024 * 1024;
   size_t id_bytes_max = 256;  // model, cache_salt, ...
-  JsonLimits json{.depth_max = 64, .values_max = 4 << 20};
+  JsonLimits json = kBodyJsonLimits;
   // kv_transfer_params may move KV between ranks: only from peers that are trusted.
   bool allow_kv_transfer = false;
 };

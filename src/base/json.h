@@ -106,6 +106,9 @@ struct JsonLimits {
   int64_t values_max = 64 << 20;
 };
 
+// Of bodies that clients send: a value takes tens of bytes of memory and some time.
+inline constexpr JsonLimits kBodyJsonLimits{.depth_max = 64, .values_max = 4 << 20};
+
 // Parses one document. Fails with kInvalidArgument on syntax errors, invalid UTF-8, duplicate keys,
 // numbers beyond a double, and beyond the limits; the message names the path ("$.a[3]") and the
 // byte offset.

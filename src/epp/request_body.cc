@@ -42,7 +42,7 @@ void take_prompt(PickRequest& pick, const Json& prompt) {
 }  // namespace
 
 Result<RequestBody> parse_request_body(std::string_view body) {
-  WD_ASSIGN_OR_RETURN(Json json, parse_json(body));
+  WD_ASSIGN_OR_RETURN(Json json, parse_json(body, kBodyJsonLimits));
   if (!json.is_object()) return invalid_argument("the body must be a JSON object");
   RequestBody result{.json = std::move(json), .pick = {}};
   const Json& object = result.json;

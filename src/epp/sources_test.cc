@@ -44,6 +44,15 @@ TEST(RequestBody, ReadsEveryFormOfPrompt) {
   EXPECT_FALSE(parse_request_body("[]"));
 }
 
+TEST(RequestBody, HoldsNoMoreValuesThanAnEngineTakes) {
+  std::string zeros;
+  for (int64_t i = 0; i < kBodyJsonLimits.values_max; ++i)
+    zeros += "0,";
+  const auto bomb = parse_request_body(R"({"prompt":[)" + zeros + "0]}");
+  ASSERT_FALSE(bomb);
+  EXPECT_NE(bomb.error().message.find("values"), std::string::npos) << bomb.error().message;
+}
+
 TEST(MetricsText, ReadsVllmAndSglang) {
   EndpointMetrics metrics;
   ASSERT_TRUE(parse_metrics_text(

@@ -239,7 +239,7 @@ http::Response ApiServer::Core::render_metrics() {
 // A sidecar's word that a ticket will not be used. On the loop: it must get through where requests
 // are refused because too many wait.
 http::Response ApiServer::Core::release_kv(const http::Request& request) {
-  const auto body = parse_json(request.body);
+  const auto body = parse_json(request.body, kBodyJsonLimits);
   const Json* params = body ? body->find("kv_transfer_params") : nullptr;
   const Status released = params != nullptr && params->is_object()
                               ? parts_.kv->release(*params)

@@ -124,7 +124,7 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
   }
 
   void complete(http::Request request, http::Responder responder) {
-    auto body = parse_json(request.body);
+    auto body = parse_json(request.body, kBodyJsonLimits);
     if (!body || !body->is_object()) {
       responder.send(error_response(
           400, "BadRequestError", body ? "the body must be a JSON object" : body.error().message));
