@@ -16,7 +16,6 @@ namespace {
 // the shortest signal (72, in cipher 94) does. So a door that serves many ranks wakes no more often
 // than any other.
 constexpr int kWakeBytes = 64;
-constexpr std::chrono::milliseconds kLinkGrace{20};
 constexpr std::chrono::milliseconds kUcxRetry{1};
 
 int64_t host_ns() {
@@ -38,7 +37,7 @@ Status GroupFabric::start(NodeLinks links) {
   }
   last_beat_ns_ = host_ns();
   if (ucx_) progress_ucx();
-  control_.start(options_.liveness_deadline / kBeatsPerDeadline, [this] { beat(); });
+  control_.start(beat_period(), [this] { beat(); });
   return {};
 }
 
@@ -92,8 +91,9 @@ void GroupFabric::take_in(Incoming& incoming) {
 }
 
 // Nothing is ever read from an outgoing link: that it becomes readable means that it has ended. Its
-// door may have closed it because of somebody else's death, which is told by other ways: those get
-// a moment to arrive, so that the right rank is named.
+// door may have closed it because of somebody else's death, or has died, and what says so comes by
+// other ways: its own link to this node and the rank that reads it. Those get a beat's time, on a
+// machine that may be busy, so that the right rank is named.
 Status GroupFabric::watch_link(OutgoingLink& link, RankId door) {
   return control_.watch(link.fd(), EPOLLIN, [this, &link, door](uint32_t events) {
     const bool has_ended = (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0;
@@ -103,7 +103,7 @@ Status GroupFabric::watch_link(OutgoingLink& link, RankId door) {
     }
     control_.unwatch(link.fd());
     // A door closes when all whom it served have said goodbye, this rank too.
-    control_.after(kLinkGrace, [this, door] {
+    control_.after(beat_period(), [this, door] {
       if (!is_leaving_.load(std::memory_order_acquire)) hold_for_lost(door, "link closed");
     });
   });

@@ -98,6 +98,8 @@ class GroupFabric final : public Fabric {
 
   UcxEndpoint* direct_to(RankId rank) const { return direct_to_[static_cast<size_t>(index(rank))]; }
 
+  Duration beat_period() const { return options_.liveness_deadline / kBeatsPerDeadline; }
+
   Status await_room(const OutgoingLink& link, RankId peer);
   void flush_direct();
   void serve_until_others_leave();

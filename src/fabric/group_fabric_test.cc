@@ -317,6 +317,23 @@ TEST(GroupFabric, ADoorThatIsHeardHasPassedOnWhatOthersSaid) {
   }
 }
 
+// Rank 2 sends through rank 3, which leaves because rank 4 is lost; that news reaches rank 2 by way
+// of rank 0, which is slow. All but rank 2 are only sockets here.
+TEST(GroupFabric, ALinkThatClosesBeforeTheReasonIsKnownNamesNobodyYet) {
+  constexpr milliseconds kSlow{100};
+  const Shape shape{.node_of = {NodeId{0}, NodeId{0}, NodeId{0}, NodeId{1}, NodeId{1}}};
+  std::vector<NodeLinks> links = link_all(shape);
+  auto local = hand_over_in_process(shape);
+  const auto fabric = GroupFabric::create(shape, RankId{2}, std::move((*local)[2]),
+                                          std::move(links[2]), {.liveness_deadline = seconds{30}});
+  ASSERT_TRUE(fabric.has_value()) << fabric.error().message;
+  links[3] = NodeLinks{};
+  poll(nullptr, 0, kSlow.count());
+  const ControlMessage word{ControlMessage::Kind::kLost, 4, 0};
+  ASSERT_GT(send((*local)[0].peers[2].socket.get(), &word, sizeof word, MSG_NOSIGNAL), 0);
+  EXPECT_THAT(await_all(**fabric, kChannel, 1).error().message, testing::HasSubstr("rank 4 lost"));
+}
+
 // ---- Ranks that are processes.
 
 Status as_process(const Shape& shape, RankId rank, const std::function<Status(Fabric&)>& body) {
