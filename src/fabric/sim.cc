@@ -5,11 +5,12 @@
 #include "base/random.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <queue>
-#include <semaphore>
 #include <thread>
 #include <utility>
 
@@ -17,6 +18,30 @@ namespace wideep::fabric {
 namespace {
 
 using Life = PeerState::Life;
+
+// Given to a thread that waits for it. std::binary_semaphore would do, but it yields some times
+// before it sleeps, and on a busy machine each yield lasts as long as all others' time slices.
+class Baton {
+ public:
+  void release() {
+    {
+      const std::scoped_lock lock(mutex_);
+      is_here_ = true;
+    }
+    has_come_.notify_one();
+  }
+
+  void acquire() {
+    std::unique_lock lock(mutex_);
+    has_come_.wait(lock, [&] { return is_here_; });
+    is_here_ = false;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable has_come_;
+  bool is_here_ = false;
+};
 
 enum class EventKind : uint8_t { kRun, kDeadline, kPut, kSignal, kGone, kAccuse, kFault };
 
@@ -95,7 +120,7 @@ class SimRank final : public Fabric, public Clock {
   std::vector<TimePoint> signals_land_by_;  // [rank]
   TimePoint messages_lost_after_ = TimePoint::max();
 
-  std::binary_semaphore baton_{0};
+  Baton baton_;
   bool finished_ = false;
   bool killed_ = false;
   TimePoint paused_until_{};
@@ -167,7 +192,7 @@ class World {
   };
 
   std::vector<Cut> cuts_;
-  std::binary_semaphore scheduler_{0};
+  Baton scheduler_;
   TimePoint now_{};
   uint64_t serial_ = 0;
   uint64_t trace_hash_ = 0;
