@@ -102,10 +102,7 @@ Result<LocalPeer> own_arena(const Shape& shape, RankId rank) {
 
 // Answers a caller's greeting, if it is one of the ranks that should call. An error: a stranger.
 Result<Received> greet_caller(int socket, RankId rank, const Self& self, const LocalPeers& all) {
-  WD_TRY(same_user_peer(socket));
-  const TimePoint patience = real_clock().now() + self.greeting_timeout;
-  WD_ASSIGN_OR_RETURN(Received received,
-                      receive_greeting(socket, self, self.limit.at_most(patience)));
+  WD_ASSIGN_OR_RETURN(Received received, receive_greeting(socket, self, self.limit));
   const bool is_expected = received.rank > rank && self.shape.same_node(rank, received.rank) &&
                            !all.peers[static_cast<size_t>(index(received.rank))].arena;
   if (!is_expected) return invalid_argument("not a rank that should call");
@@ -113,36 +110,101 @@ Result<Received> greet_caller(int socket, RankId rank, const Self& self, const L
   return received;
 }
 
-// Waits for the calls of the higher ranks of this node. Strangers are turned away.
-Status accept_higher(const UniqueFd& listener, RankId rank, const Self& self, LocalPeers& all) {
-  const auto expected = [&] {
+// Waits for the calls of the higher ranks of this node. Strangers are turned away, and one who says
+// nothing holds up nobody.
+class HigherRanks {
+ public:
+  HigherRanks(int listener, RankId rank, const Self& self, LocalPeers& all)
+      : listener_(listener), rank_(rank), self_(self), all_(all) {}
+
+  Status admit_all() {
+    while (!expected().empty()) {
+      WD_ASSIGN_OR_RETURN(const bool is_called, await());
+      WD_TRY(hear());
+      if (is_called) WD_TRY(let_in());
+    }
+    return {};
+  }
+
+ private:
+  // One who has yet to greet.
+  struct Caller {
+    UniqueFd socket;
+    TimePoint patience;
+    bool has_spoken = false;  // or hung up
+  };
+
+  std::string expected() const {
     std::string ranks;
-    for (int32_t r = index(rank) + 1; r < self.shape.num_ranks(); ++r)
-      if (self.shape.same_node(rank, RankId{r}) && !all.peers[static_cast<size_t>(r)].arena)
+    for (int32_t r = index(rank_) + 1; r < self_.shape.num_ranks(); ++r)
+      if (self_.shape.same_node(rank_, RankId{r}) && !all_.peers[static_cast<size_t>(r)].arena)
         ranks += fmt::format(" {}", r);
     return ranks;
-  };
-  for (int strangers = 0; !expected().empty();) {
-    if (!self.limit.await(listener.get(), POLLIN))
-      return error(ErrorCode::kTimeout, "handover: ranks{} of this node did not call", expected());
-    UniqueFd socket(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!socket && (errno == EINTR || errno == ECONNABORTED)) continue;
-    if (!socket) return failed("accept");
-    Result<Received> received = greet_caller(socket.get(), rank, self, all);
-    if (!received && received.error().code == ErrorCode::kExhausted)
-      return std::unexpected(received.error());  // not the caller's fault
-    if (!received) {
-      log_warning("handover: refused a caller: {}", received.error().message);
-      if (++strangers > kStrangersMax)
-        return error(ErrorCode::kExhausted, "handover: more than {} strangers called",
-                     kStrangersMax);
-      continue;
-    }
-    const auto peer = static_cast<size_t>(index(received->rank));
-    WD_ASSIGN_OR_RETURN(all.peers[peer], admit(std::move(socket), *std::move(received), self));
   }
-  return {};
-}
+
+  // For a call (true), for what a caller says, or until patience with one ends.
+  Result<bool> await() {
+    const bool is_full = std::ssize(callers_) >= self_.shape.num_ranks() + kStrangersMax;
+    std::vector<pollfd> polled{{.fd = is_full ? -1 : listener_, .events = POLLIN, .revents = 0}};
+    TimePoint until = self_.limit.deadline();
+    for (const Caller& caller : callers_) {
+      polled.push_back({.fd = caller.socket.get(), .events = POLLIN, .revents = 0});
+      until = std::min(until, caller.patience);
+    }
+    if (!self_.limit.at_most(until).await(polled) && self_.limit.has_passed())
+      return error(ErrorCode::kTimeout, "handover: ranks{} of this node did not call", expected());
+    for (size_t i = 0; i < callers_.size(); ++i)
+      callers_[i].has_spoken = polled[i + 1].revents != 0;
+    return polled.front().revents != 0;
+  }
+
+  Status let_in() {
+    UniqueFd socket(accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC));
+    if (!socket && (errno == EINTR || errno == ECONNABORTED)) return {};
+    if (!socket) return failed("accept");
+    if (const auto other = same_user_peer(socket.get()); !other) return refuse(other.error());
+    callers_.push_back({std::move(socket), real_clock().now() + self_.greeting_timeout});
+    return {};
+  }
+
+  Status hear() {
+    for (auto caller = callers_.begin(); caller != callers_.end();) {
+      if (!caller->has_spoken && real_clock().now() < caller->patience) {
+        ++caller;
+        continue;
+      }
+      const bool has_spoken = caller->has_spoken;
+      UniqueFd socket = std::move(caller->socket);
+      caller = callers_.erase(caller);
+      WD_TRY(has_spoken ? admit_if_expected(std::move(socket))
+                        : refuse(error(ErrorCode::kTimeout, "handover: no greeting came").error()));
+    }
+    return {};
+  }
+
+  Status admit_if_expected(UniqueFd socket) {
+    Result<Received> received = greet_caller(socket.get(), rank_, self_, all_);
+    if (!received) return refuse(received.error());
+    const auto peer = static_cast<size_t>(index(received->rank));
+    WD_ASSIGN_OR_RETURN(all_.peers[peer], admit(std::move(socket), *std::move(received), self_));
+    return {};
+  }
+
+  Status refuse(const Error& reason) {
+    if (reason.code == ErrorCode::kExhausted)
+      return std::unexpected(reason);  // not the caller's fault
+    log_warning("handover: refused a caller: {}", reason.message);
+    if (++num_strangers_ <= kStrangersMax) return {};
+    return error(ErrorCode::kExhausted, "handover: more than {} strangers called", kStrangersMax);
+  }
+
+  const int listener_;
+  const RankId rank_;
+  const Self& self_;
+  LocalPeers& all_;
+  std::vector<Caller> callers_;
+  int num_strangers_ = 0;
+};
 
 }  // namespace
 
@@ -188,7 +250,7 @@ Result<LocalPeers> hand_over(const Shape& shape, RankId rank, const HandoverOpti
     WD_ASSIGN_OR_RETURN(all.peers[static_cast<size_t>(r)],
                         admit(std::move(socket), std::move(received), self));
   }
-  WD_TRY(accept_higher(listener, rank, self, all));
+  WD_TRY(HigherRanks(listener.get(), rank, self, all).admit_all());
   return all;
 }
 

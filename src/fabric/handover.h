@@ -43,7 +43,7 @@ struct ControlMessage {
 struct HandoverOptions {
   uint64_t token = 0;  // of the group; equal on all ranks, hard to guess
   Duration timeout = std::chrono::seconds{30};
-  Duration greeting_timeout = std::chrono::seconds{5};  // of a caller: a silent one holds up others
+  Duration greeting_timeout = std::chrono::seconds{5};  // of a caller; then it is turned away
   int interrupt = -1;  // readable once waiting has become pointless (wait_limit.h); -1: none
 };
 
