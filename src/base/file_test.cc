@@ -1,6 +1,7 @@
 #include "base/file.h"
 
 #include "base/random.h"
+#include "base/test_folder.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -14,7 +15,8 @@ namespace wideep {
 namespace {
 
 TEST(File, ReadsBackWhatWasWritten) {
-  const std::string path = testing::TempDir() + "/file_test.txt";
+  const TestFolder folder;
+  const std::string path = folder / "text";
   ASSERT_TRUE(write_file(path, "hello world"));
   EXPECT_EQ(*read_file(path, 100), "hello world");
   const auto file = File::open(path);
@@ -25,11 +27,12 @@ TEST(File, ReadsBackWhatWasWritten) {
 }
 
 TEST(File, SaysWhatIsMissingOrTooLarge) {
-  const std::string path = testing::TempDir() + "/file_test_limits.txt";
+  const TestFolder folder;
+  const std::string path = folder / "five";
   ASSERT_TRUE(write_file(path, "12345"));
   EXPECT_EQ(read_file(path, 4).error().code, ErrorCode::kExhausted);
   EXPECT_EQ(read_file(path + ".none", 4).error().code, ErrorCode::kNotFound);
-  EXPECT_EQ(read_file(testing::TempDir(), 4).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(read_file(folder.path(), 4).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(read_file(path + "/none", 4).error().code, ErrorCode::kInvalidArgument);
   std::array<std::byte, 3> part;
   EXPECT_EQ(File::open(path)->read_at(3, part).error().code, ErrorCode::kDataLoss);
@@ -37,7 +40,8 @@ TEST(File, SaysWhatIsMissingOrTooLarge) {
 }
 
 TEST(File, GivesASecretOnlyIfNobodyElseCanReadIt) {
-  const std::string path = testing::TempDir() + "/file_test_secret.txt";
+  const TestFolder folder;
+  const std::string path = folder / "secret";
   ASSERT_TRUE(write_file(path, "secret"));
   for (const mode_t mode : {0644, 0640, 0604, 0660, 0610}) {
     ASSERT_EQ(chmod(path.c_str(), mode), 0);
@@ -51,17 +55,17 @@ TEST(File, GivesASecretOnlyIfNobodyElseCanReadIt) {
 }
 
 TEST(File, RefusesAPipeInsteadOfWaitingForAWriter) {
-  const std::string path = testing::TempDir() + "/file_test.pipe";
-  ::unlink(path.c_str());
+  const TestFolder folder;
+  const std::string path = folder / "pipe";
   ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
   EXPECT_EQ(File::open(path).error().code, ErrorCode::kInvalidArgument);
-  ::unlink(path.c_str());
 }
 
 // Large reads that the page cache cannot serve go past it; what they give must be the same, at any
 // offset and up to the file's end.
 TEST(File, ReadsLargeRangesThatAreNotCached) {
-  const std::string path = testing::TempDir() + "wideep_large_" + std::to_string(getpid());
+  const TestFolder folder;
+  const std::string path = folder / "large";
   std::string content((size_t{9} << 20) + 1234, ' ');
   Random random(1);
   for (char& c : content)
@@ -84,7 +88,6 @@ TEST(File, ReadsLargeRangesThatAreNotCached) {
   const Status status = file->read_at(1, std::as_writable_bytes(std::span(beyond)));
   ASSERT_FALSE(status.has_value());
   EXPECT_EQ(status.error().code, ErrorCode::kDataLoss);
-  unlink(path.c_str());
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "base/options.h"
 
+#include "base/test_folder.h"
+
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -84,7 +86,8 @@ TEST(OptionSet, TakesASwitchForWhatIsDoneAnywayAndRefusesItsOpposite) {
 }
 
 TEST(OptionSet, LetsFlagsBeatTheFile) {
-  const std::string path = testing::TempDir() + "/options_test.yaml";
+  const TestFolder folder;
+  const std::string path = folder / "options.yaml";
   std::ofstream(path) << "max-model-len: 1k\nhost: 0.0.0.0\napi_key: [x, y]\n";
   Example example;
   ASSERT_TRUE(example.parse({"m", "--config", path, "--host", "::1"}));
@@ -94,7 +97,8 @@ TEST(OptionSet, LetsFlagsBeatTheFile) {
 }
 
 TEST(OptionSet, NamesFileAndKeyOfABadValue) {
-  const std::string path = testing::TempDir() + "/options_bad.yaml";
+  const TestFolder folder;
+  const std::string path = folder / "bad.yaml";
   std::ofstream(path) << "max-model-len: many\n";
   Example example;
   const auto outcome = example.parse({"m", "--config", path});

@@ -173,15 +173,6 @@ class StubEngine : public Engine {
   EngineOptions options_;
 };
 
-class AtomicClock : public Clock {
- public:
-  TimePoint now() const override { return TimePoint(Duration(nanoseconds.load())); }
-
-  int64_t unix_seconds() const override { return 0; }
-
-  std::atomic<int64_t> nanoseconds{1};
-};
-
 TEST(EngineLoop, SleepsWithoutPollingWhenThereIsNoWork) {
   StubEngine engine;
   FakeAllToAll all_to_all;
@@ -197,10 +188,10 @@ TEST(EngineLoop, TellsHowLongAStepHasBeenRunning) {
   StubEngine engine;
   engine.has_work_ = true;
   FakeAllToAll all_to_all;
-  AtomicClock clock;
+  TestClock clock;
   EngineLoop loop(engine, all_to_all, clock, {});
   engine.step_begun.wait();
-  clock.nanoseconds += 5'000'000'000;
+  clock.advance(std::chrono::seconds(5));
   EXPECT_EQ(loop.step_age(), std::chrono::seconds(5));
   engine.step_may_end.count_down();
   engine.wait_until_it_sleeps();

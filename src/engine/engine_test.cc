@@ -334,7 +334,7 @@ TEST(Engine, EndsEverythingWhenTheGroupIsLost) {
 
 TEST(EngineOptions, AreCheckedAtTheStart) {
   FakeModel model;
-  ManualClock clock;
+  TestClock clock;
   const auto refused = [&](const std::function<void(EngineOptions&)>& spoil) {
     EngineOptions options = TestEngine::small_options();
     spoil(options);
@@ -353,7 +353,7 @@ TEST(EngineOptions, AreCheckedAtTheStart) {
 
 TEST(EngineOptions, AreResolved) {
   FakeModel model;
-  ManualClock clock;
+  TestClock clock;
   EngineOptions options = TestEngine::small_options();
   options.num_kv_blocks = 4;
   const auto small = *Engine::create(model, nullptr, clock, options);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/random.h"
+#include "base/test_clock.h"
 #include "engine/engine.h"
 #include "engine/fake_model.h"
 #include "tokenizer/small_tokenizer_test.h"
@@ -44,18 +45,6 @@ struct Outcome {
     finish = event.finish;
     last = event;
   }
-};
-
-class ManualClock : public Clock {
- public:
-  TimePoint now() const override { return now_; }
-
-  int64_t unix_seconds() const override { return 0; }
-
-  void advance(Duration duration) { now_ += duration; }
-
- private:
-  TimePoint now_{std::chrono::seconds(1000)};
 };
 
 // One token for each byte.
@@ -127,7 +116,7 @@ struct TestEngine {
     return outcome;
   }
 
-  ManualClock clock;
+  TestClock clock;
   FakeModel model;
   FakeAllToAll all_to_all;
   std::unique_ptr<Engine> engine;

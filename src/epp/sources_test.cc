@@ -1,5 +1,6 @@
 // Where the picker's knowledge comes from: request bodies, the endpoints file, metrics.
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "epp/discovery.h"
 #include "epp/dns_discovery.h"
 #include "epp/metrics_text.h"
@@ -102,7 +103,8 @@ TEST(Endpoints, ReadUpstreamsFileFormAndNameMistakes) {
 }
 
 TEST(FileDiscovery, ReloadsAChangedFileAndKeepsTheOldSetOnAMistake) {
-  const std::string path = ::testing::TempDir() + "/endpoints.yaml";
+  const TestFolder folder;
+  const std::string path = folder / "endpoints.yaml";
   ASSERT_TRUE(write_file(path, "endpoints: [{name: a, address: h, port: 1}]"));
   EndpointPicker picker(default_config(), real_clock());
   net::LoopThread thread;

@@ -1,6 +1,7 @@
 #include "http/api_keys.h"
 
 #include "base/file.h"
+#include "base/test_folder.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -8,18 +9,23 @@
 namespace wideep::http {
 namespace {
 
-std::string key_file(const std::string& name, const std::string& text, mode_t mode = 0600) {
-  const std::string path = ::testing::TempDir() + "/" + name;
-  EXPECT_TRUE(write_file(path, text));
-  chmod(path.c_str(), mode);
-  return path;
-}
+class ApiKeyFiles : public ::testing::Test {
+ protected:
+  std::string key_file(const std::string& name, const std::string& text, mode_t mode = 0600) {
+    const std::string path = folder_ / name;
+    EXPECT_TRUE(write_file(path, text));
+    chmod(path.c_str(), mode);
+    return path;
+  }
+
+  const TestFolder folder_;
+};
 
 TEST(ApiKeys, WithoutKeysEverybodyMayCall) {
   EXPECT_EQ(ApiKeys().caller({}), "");
 }
 
-TEST(ApiKeys, NamesTheCallerByEitherHeader) {
+TEST_F(ApiKeyFiles, NamesTheCallerByEitherHeader) {
   const std::string file =
       key_file("keys", "# people\nann secret-a\nbob sha256:" + to_hex(sha256({})) + "\n");
   const auto keys = ApiKeys::load({"flag"}, file);
@@ -33,7 +39,7 @@ TEST(ApiKeys, NamesTheCallerByEitherHeader) {
   EXPECT_FALSE(keys->caller({}));
 }
 
-TEST(ApiKeys, PassOnAsAFileThatDoesNotTellThem) {
+TEST_F(ApiKeyFiles, PassOnAsAFileThatDoesNotTellThem) {
   const auto keys = ApiKeys::load({"flag#1"}, key_file("keys", "ann secret-a\n"));
   ASSERT_TRUE(keys) << keys.error().message;
   const std::string text = keys->file_text();
@@ -45,7 +51,7 @@ TEST(ApiKeys, PassOnAsAFileThatDoesNotTellThem) {
   EXPECT_FALSE(again->caller({{"authorization", "Bearer wrong"}}));
 }
 
-TEST(ApiKeys, RefusesFilesThatAreOpenEmptyOrMalformed) {
+TEST_F(ApiKeyFiles, RefusesFilesThatAreOpenEmptyOrMalformed) {
   EXPECT_FALSE(ApiKeys::load({}, key_file("open", "a b\n", 0644)));
   EXPECT_FALSE(ApiKeys::load({}, key_file("empty", "# none\n")));
   EXPECT_FALSE(ApiKeys::load({}, key_file("one-word", "a\n")));

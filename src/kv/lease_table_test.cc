@@ -1,5 +1,7 @@
 #include "kv/lease_table.h"
 
+#include "base/test_clock.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,18 +11,6 @@ namespace {
 using std::chrono::seconds;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
-
-class FakeClock : public Clock {
- public:
-  TimePoint now() const override { return now_; }
-
-  int64_t unix_seconds() const override { return 0; }
-
-  void advance(Duration duration) { now_ += duration; }
-
- private:
-  TimePoint now_{seconds(1000)};
-};
 
 class LeaseTableTest : public ::testing::Test {
  protected:
@@ -33,7 +23,7 @@ class LeaseTableTest : public ::testing::Test {
     return lease;
   }
 
-  FakeClock clock_;
+  TestClock clock_;
   std::vector<LeaseId> ended_;
   LeaseTable leases_{clock_,
                      {.duration = seconds(30), .leases_max = 3, .blocks_max = 10},

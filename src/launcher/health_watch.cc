@@ -9,26 +9,20 @@
 #include <utility>
 
 namespace wideep::launcher {
-namespace {
-
-TimePoint now() {
-  return real_clock().now();
-}
-
-}  // namespace
-
 class HealthWatch::Core : public std::enable_shared_from_this<Core> {
  public:
   Core(net::EventLoop& loop,
        http::Client& client,
        Supervisor& supervisor,
        std::vector<Member> members,
-       HealthWatchOptions options)
+       HealthWatchOptions options,
+       const Clock& clock)
       : loop_(loop),
         client_(client),
         supervisor_(supervisor),
         members_(std::move(members)),
         options_(std::move(options)),
+        clock_(clock),
         reports_(members_.size()),
         watched_(members_.size()) {}
 
@@ -62,6 +56,8 @@ class HealthWatch::Core : public std::enable_shared_from_this<Core> {
   }
 
  private:
+  TimePoint now() const { return clock_.now(); }
+
   // What is known of a member besides its report.
   struct Watched {
     bool asking_health = false;
@@ -185,6 +181,7 @@ class HealthWatch::Core : public std::enable_shared_from_this<Core> {
   Supervisor& supervisor_;
   const std::vector<Member> members_;
   const HealthWatchOptions options_;
+  const Clock& clock_;
   mutable std::mutex mutex_;
   std::vector<MemberReport> reports_;  // guarded by mutex_
   std::vector<Watched> watched_;
@@ -197,9 +194,10 @@ HealthWatch::HealthWatch(net::EventLoop& loop,
                          http::Client& client,
                          Supervisor& supervisor,
                          std::vector<Member> members,
-                         HealthWatchOptions options)
+                         HealthWatchOptions options,
+                         const Clock& clock)
     : core_(std::make_shared<Core>(
-          loop, client, supervisor, std::move(members), std::move(options))) {
+          loop, client, supervisor, std::move(members), std::move(options), clock)) {
   core_->look();
 }
 

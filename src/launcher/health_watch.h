@@ -50,7 +50,8 @@ class HealthWatch {
               http::Client& client,
               Supervisor& supervisor,
               std::vector<Member> members,
-              HealthWatchOptions options);
+              HealthWatchOptions options,
+              const Clock& clock = real_clock());
   ~HealthWatch();
 
   // Does not wait for the next round: something has changed. Any thread.

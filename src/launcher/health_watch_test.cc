@@ -1,5 +1,6 @@
 #include "launcher/health_watch.h"
 
+#include "base/test_clock.h"
 #include "http/server.h"
 
 #include <gmock/gmock.h>
@@ -21,7 +22,8 @@ class Watched {
  public:
   explicit Watched(Member::Kind kind,
                    milliseconds interval = milliseconds(5),
-                   milliseconds unhealthy_after = milliseconds(50))
+                   milliseconds unhealthy_after = milliseconds(50),
+                   const Clock& clock = real_clock())
       : supervisor({.on_change = [this](const GroupStatus&) { notify(); }}),
         server(thread.loop(), {}) {
     server.route("GET", "/health", [this](const http::Request&, http::Responder responder) {
@@ -42,7 +44,8 @@ class Watched {
                              .interval_ready = milliseconds(5),
                              .unhealthy_after = unhealthy_after,
                              .start_timeout = milliseconds(60'000),
-                             .on_round = [this] { notify(); }});
+                             .on_round = [this] { notify(); }},
+          clock);
     });
   }
 
@@ -99,10 +102,12 @@ TEST(HealthWatch, HasAMemberThatStaysUnhealthyStartedAgain) {
 }
 
 TEST(HealthWatch, HoldsItsOwnAbsenceAgainstNobody) {
-  Watched watched(Member::Kind::kRank, milliseconds(5), milliseconds(500));
+  TestClock clock;  // stands still: no answer is ever late
+  Watched watched(Member::Kind::kRank, milliseconds(5), milliseconds(500), clock);
   watched.status = 200;
   ASSERT_TRUE(watched.comes([&] { return watched.group().state == GroupState::kReady; }));
-  watched.thread.loop().run_and_wait([] { poll(nullptr, 0, 1'000); });  // as if it had been stopped
+  // Between two rounds, as if it had been stopped.
+  watched.thread.loop().run_and_wait([&] { clock.advance(std::chrono::hours(1)); });
   int rounds = 0;
   ASSERT_TRUE(watched.comes([&] { return ++rounds > 20; }));
   EXPECT_EQ(watched.group().num_restarts, 0);

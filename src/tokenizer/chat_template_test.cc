@@ -1,6 +1,7 @@
 #include "tokenizer/chat_template.h"
 
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "tokenizer/small_tokenizer_test.h"
 #include "tokenizer/tokenizer.h"
 
@@ -247,29 +248,23 @@ TEST(ChatTemplate, LimitsTheSourceAndItsNesting) {
 
 class ChatTemplateFolder : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = testing::TempDir() + "/chat_template_test";
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-
   void write(const std::string& name, std::string_view file) {
-    ASSERT_TRUE(write_file(folder_ + "/" + name, file).has_value());
+    ASSERT_TRUE(write_file(folder_ / name, file).has_value());
   }
 
   std::string loaded(std::string_view name = "default") {
-    const auto chat = ChatTemplate::load(folder_, name);
+    const auto chat = ChatTemplate::load(folder_.path(), name);
     if (!chat) return chat.error().message;
     return chat->render(Json::Object{}).value().at(0).text;
   }
 
-  std::string folder_;
+  const TestFolder folder_;
 };
 
 TEST_F(ChatTemplateFolder, MayHaveNone) {
-  EXPECT_EQ(ChatTemplate::load(folder_).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(ChatTemplate::load(folder_.path()).error().code, ErrorCode::kNotFound);
   write("tokenizer_config.json", "{}");
-  EXPECT_EQ(ChatTemplate::load(folder_).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(ChatTemplate::load(folder_.path()).error().code, ErrorCode::kNotFound);
 }
 
 TEST_F(ChatTemplateFolder, PrefersTheFileToTheConfig) {

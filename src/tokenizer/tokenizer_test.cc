@@ -1,6 +1,7 @@
 #include "tokenizer/tokenizer.h"
 
 #include "base/file.h"
+#include "base/test_folder.h"
 #include "base/utf8.h"
 #include "tokenizer/small_tokenizer_test.h"
 
@@ -268,9 +269,8 @@ TEST(Tokenizer, RefusesAddedTokensThatLie) {
 }
 
 TEST(Tokenizer, LoadsAFolderWithOrWithoutConfig) {
-  const std::string folder = testing::TempDir() + "/tokenizer_load_test";
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
+  const TestFolder own;
+  const std::string& folder = own.path();
   EXPECT_EQ(Tokenizer::load(folder).error().code, ErrorCode::kNotFound);
   ASSERT_TRUE(write_file(folder + "/tokenizer.json", hello_file().dump()).has_value());
   EXPECT_EQ((*Tokenizer::load(folder))->eos_id(), std::nullopt);

@@ -188,7 +188,7 @@ class Rank {
 
  private:
   ThreadPool pool_;
-  engine::ManualClock clock_;
+  TestClock clock_;
   std::unique_ptr<model::Model> model_;
   std::optional<ep::LocalAllToAll> exchange_;
   std::unique_ptr<engine::Engine> engine_;
