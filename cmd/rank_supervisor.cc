@@ -7,8 +7,8 @@
 #include "http/client.h"
 #include "http/server.h"
 #include "launcher/health_watch.h"
-#include "launcher/held_ports.h"
 #include "launcher/run_folder.h"
+#include "net/held_ports.h"
 
 #include <fmt/format.h>
 
@@ -155,7 +155,7 @@ class RankSupervisor {
 
   const RankSupervisorOptions& options_;
   std::optional<launcher::RunFolder> folder_;
-  launcher::HeldPorts ports_;
+  net::HeldPorts ports_;
   std::vector<RankPlace> places_;
   net::EventLoop loop_;
   Service service_;

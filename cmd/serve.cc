@@ -10,8 +10,8 @@
 #include "cmd/run_until_signal.h"
 #include "cmd/verb.h"
 #include "engine/engine.h"
-#include "launcher/held_ports.h"
 #include "model/config.h"
+#include "net/held_ports.h"
 
 #include <fmt/format.h>
 
@@ -188,7 +188,7 @@ class Serve final : public Verb {
     rank_.api.version = WIDEEP_VERSION;
     rank_.use_generation_config = generation_config_ == "auto";
     status_ = kExitFailed;
-    launcher::HeldPorts held;  // from before the loading on: nobody else takes it in the meantime
+    net::HeldPorts held;  // from before the loading on: nobody else takes it in the meantime
     net::Address own = address;
     if (!address.is_unix()) {
       WD_ASSIGN_OR_RETURN(own, held.hold(address.host, address.port));

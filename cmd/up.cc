@@ -256,7 +256,7 @@ class Up final : public Verb {
     status_ = kExitFailed;
     WD_ASSIGN_OR_RETURN(const launcher::RunFolder folder,
                         launcher::RunFolder::create(run_parent()));
-    launcher::HeldPorts ports;
+    net::HeldPorts ports;
     WD_ASSIGN_OR_RETURN(const launcher::DeploymentPlace place, make_place(folder));
     WD_ASSIGN_OR_RETURN(const Deployment deployment,
                         launcher::plan_deployment(config, place, ports));

@@ -20,14 +20,9 @@
 namespace wideep::fabric {
 namespace {
 
+using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-// A port that was free a moment ago.
-net::Address free_address() {
-  const auto listener = listen_at({.host = "127.0.0.1"});
-  return *local_address(listener->get(), {.host = "127.0.0.1"});
-}
 
 JoinOptions options_for(int32_t rank, int32_t num_ranks, const net::Address& leader) {
   JoinOptions options{.rank = RankId{rank}, .num_ranks = num_ranks, .leader = leader};
@@ -53,7 +48,7 @@ Result<std::unique_ptr<Meeting>> begin(const JoinOptions& options) {
 Status meet(const JoinOptions& options) {
   WD_ASSIGN_OR_RETURN(const auto meeting, begin(options));
   WD_TRY(meeting->members());
-  return {};
+  return meeting->all_linked();
 }
 
 Status all_signal(Fabric& fabric) {
@@ -72,7 +67,7 @@ Status all_signal(Fabric& fabric) {
 }
 
 TEST(Join, RanksMeetAtTheLeaderAndShareMemory) {
-  const net::Address leader = free_address();
+  const LeaderAddress leader;
   Processes processes(3, [&](int32_t rank) -> Status {
     WD_ASSIGN_OR_RETURN(auto fabric, join(options_for(rank, 3, leader), small_arena));
     for (int32_t r = 0; r < 3; ++r)
@@ -85,7 +80,7 @@ TEST(Join, RanksMeetAtTheLeaderAndShareMemory) {
 }
 
 TEST(Join, ANodeIdSplitsOneHostIntoSeveral) {
-  const net::Address leader = free_address();
+  const LeaderAddress leader;
   Processes processes(5, [&](int32_t rank) -> Status {
     JoinOptions options = options_for(rank, 5, leader);
     options.node_id = rank < 3 ? 7 : 9;
@@ -187,7 +182,7 @@ TEST(Join, WhoSeesASignalSeesThePutsBeforeItOverEveryTransport) {
        {Kind{NodeTransport::kTcp, ""}, Kind{NodeTransport::kUcx, "tcp"},
         Kind{NodeTransport::kUcx, "posix,self"}, Kind{NodeTransport::kUcx, "sysv,self"}}) {
     SCOPED_TRACE(fmt::format("{} {}", name(kind.transport), kind.ucx));
-    const net::Address leader = free_address();
+    const LeaderAddress leader;
     Processes processes(4, [&](int32_t rank) -> Status {
       JoinOptions options = options_for(rank, 4, leader);
       options.node_id = rank / 2;
@@ -214,11 +209,12 @@ TEST(Join, UcxIsRefusedWhereItWouldBeOpenOrSlowInSilence) {
   EXPECT_THAT(open.error().message, testing::HasSubstr("ucx does not encrypt"));
 }
 
-TEST(Join, ALostRankOfAnotherNodeIsNamedEverywhere) {
-  const net::Address leader = free_address();
+TEST(Join, ALostRankOfAnotherNodeIsNamedEverywhereWithoutWaitingForItsHeartbeat) {
+  const LeaderAddress leader;
   Processes processes(4, [&](int32_t rank) -> Status {
     JoinOptions options = options_for(rank, 4, leader);
     options.node_id = rank / 2;
+    options.fabric.liveness_deadline = hours{1};
     WD_ASSIGN_OR_RETURN(auto fabric, join(options, small_arena));
     processes_ready(rank);
     const auto never = [] { return false; };
@@ -228,15 +224,13 @@ TEST(Join, ALostRankOfAnotherNodeIsNamedEverywhere) {
                         fabric->clock().now() + seconds{60});
   });
   processes.wait_until_ready();
-  const TimePoint killed = real_clock().now();
   processes.kill(3, SIGKILL);
   for (const int32_t rank : {0, 1, 2})
     EXPECT_THAT(processes.outcome(rank), testing::HasSubstr("rank 3 lost"));
-  EXPECT_LT(real_clock().now() - killed, seconds{2});
 }
 
 TEST(Join, AKeyProtectsTheMeetingAndTheLinks) {
-  const net::Address leader = free_address();
+  const LeaderAddress leader;
   const auto key = *PresharedKey::from_secret("the secret of this group");
   Processes processes(5, [&](int32_t rank) -> Status {
     JoinOptions options = options_for(rank % 4, 4, leader);
@@ -255,7 +249,7 @@ TEST(Join, AKeyProtectsTheMeetingAndTheLinks) {
 }
 
 TEST(Join, RanksWithOtherRulesAreRefusedWithBothNamed) {
-  const net::Address leader = free_address();
+  const LeaderAddress leader;
   Processes processes(2, [&](int32_t rank) -> Status {
     JoinOptions options = options_for(rank, 2, leader);
     options.rules = rank == 0 ? "bf16 dispatch" : "int8 dispatch";
@@ -267,12 +261,12 @@ TEST(Join, RanksWithOtherRulesAreRefusedWithBothNamed) {
     EXPECT_NE(outcome, "ok");
 }
 
+// They have not come for that: the right one may come after them.
 TEST(Meet, TellsTheRefusedWhy) {
-  const net::Address leader = free_address();
+  const LeaderAddress leader;
   const auto met = [&](int32_t rank, int32_t num_ranks, std::string rules) -> Status {
     JoinOptions options = options_for(rank, num_ranks, leader);
     options.rules = std::move(rules);
-    options.timeout = seconds{1};
     return meet(options);
   };
   Processes processes(3, [&](int32_t rank) -> Status {
@@ -282,7 +276,9 @@ TEST(Meet, TellsTheRefusedWhy) {
   EXPECT_THAT(processes.outcome(1),
               testing::AllOf(testing::HasSubstr("'int8'"), testing::HasSubstr("'bf16'")));
   EXPECT_THAT(processes.outcome(2), testing::HasSubstr("expects 3 ranks, the leader 2"));
-  EXPECT_THAT(processes.outcome(0), testing::HasSubstr("ranks 1 have not come"));
+  Processes right(1, [&](int32_t) { return met(1, 2, "bf16"); });
+  EXPECT_EQ(right.outcome(0), "ok");
+  EXPECT_EQ(processes.outcome(0), "ok");
 }
 
 TEST(Join, AGroupOfOneNeedsNoLeader) {

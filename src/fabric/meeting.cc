@@ -82,7 +82,8 @@ class Leader {
     WD_ASSIGN_OR_RETURN(reception_, Reception::open({.listener = listener_.get(),
                                                      .name = "meeting",
                                                      .key = options_.key,
-                                                     .tcp = {options_.liveness_deadline}},
+                                                     .tcp = {options_.liveness_deadline},
+                                                     .patience = options_.patience},
                                                     hear));
     return {};
   }

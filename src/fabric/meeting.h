@@ -30,6 +30,7 @@ struct MeetingOptions {
   std::optional<PresharedKey> key;
   Duration timeout = std::chrono::seconds{120};  // for all to come; then, for all to link
   Duration liveness_deadline = std::chrono::seconds{3};
+  Duration patience = std::chrono::seconds{5};  // of the leader, with a caller who says nothing
 };
 
 // What passes between a meeting and its thread.

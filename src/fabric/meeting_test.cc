@@ -1,5 +1,6 @@
 #include "fabric/meeting.h"
 
+#include "base/test_folder.h"
 #include "fabric/stream.h"
 #include "fabric/talk.h"
 
@@ -18,6 +19,7 @@
 namespace wideep::fabric {
 namespace {
 
+using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::ContainsRegex;
@@ -34,7 +36,8 @@ class MeetingOf : public testing::Test {
                      .rules = "rules"},
             .key = key_,
             .timeout = seconds{30},
-            .liveness_deadline = liveness_};
+            .liveness_deadline = liveness_,
+            .patience = patience_};
   }
 
   std::unique_ptr<Meeting> begin(int32_t rank, int32_t num_ranks) const {
@@ -69,13 +72,10 @@ class MeetingOf : public testing::Test {
     }
   }
 
-  // A Unix socket: nobody else's, and no port.
-  const net::Address leader_ = net::Address::unix_socket(
-      fmt::format("{}/meeting-{}-{}",
-                  testing::TempDir(),
-                  getpid(),
-                  testing::UnitTest::GetInstance()->current_test_info()->name()));
+  const TestFolder folder_;
+  const net::Address leader_ = net::Address::unix_socket(folder_ / "meeting");
   Duration liveness_ = seconds{30};
+  Duration patience_ = seconds{30};
   std::optional<PresharedKey> key_;
 };
 
@@ -99,8 +99,8 @@ TEST_F(MeetingOf, AllGoOnWhenAllHaveLinked) {
 }
 
 TEST_F(MeetingOf, StrangersWhoSayNothingOrHalfOfItHoldUpNobody) {
+  patience_ = hours{1};
   const auto first = begin(0, 2);
-  const TimePoint start = real_clock().now();
   std::vector<Talk> strangers;
   for (int i = 0; i < 100; ++i)
     strangers.emplace_back(plain_stream(call()));
@@ -113,7 +113,6 @@ TEST_F(MeetingOf, StrangersWhoSayNothingOrHalfOfItHoldUpNobody) {
   const auto second = begin(1, 2);
   EXPECT_TRUE(second->members().has_value());
   EXPECT_TRUE(first->members().has_value());
-  EXPECT_LT(real_clock().now() - start, seconds{4}) << "less than the patience with one stranger";
 }
 
 TEST_F(MeetingOf, AThousandCallersWhoHangUpDoNotEndIt) {
@@ -144,7 +143,7 @@ TEST_F(MeetingOf, ARankThatDiesBeforeAllAreThereMayComeAgain) {
 }
 
 TEST_F(MeetingOf, ARankThatIsStoppedBeforeAllAreThereMayComeAgain) {
-  liveness_ = milliseconds{300};
+  liveness_ = seconds{3};  // the others must live
   const auto first = begin(0, 3);
   Talk stopped = introduce(1, 3);
   while (await_words(stopped)) {
@@ -251,7 +250,7 @@ TEST_F(MeetingOf, ALeaderThatIsSilentIsALostRank) {
 
 TEST_F(MeetingOf, WhoeverDoesNotComeIsNamedToAll) {
   MeetingOptions impatient = options(0, 4);
-  impatient.timeout = milliseconds{300};
+  impatient.timeout = seconds{3};
   auto first = Meeting::begin(impatient);
   const auto second = begin(1, 4);
   for (Meeting* meeting : {first->get(), second.get()}) {

@@ -21,7 +21,7 @@ inline Status await_all(Fabric& fabric, ChannelId channel, uint64_t seq) {
   const auto ready = [&] { return missing().empty(); };
   const auto what = [&] { return fmt::format("signal {}", seq); };
   return fabric.wait({.ready = ready, .what = what, .missing = missing},
-                     fabric.clock().now() + std::chrono::seconds{60});
+                     fabric.clock().now() + std::chrono::seconds{120});
 }
 
 }  // namespace wideep::fabric

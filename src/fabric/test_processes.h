@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "base/result.h"
 #include "fabric/unique_fd.h"
+#include "net/held_ports.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -26,6 +27,14 @@ inline uint64_t test_token() {
   static const uint64_t token = random_device_bits();
   return token;
 }
+
+// Where processes of a test meet: a port of this host that nobody else gets while this lives.
+struct LeaderAddress {
+  net::HeldPorts held;
+  net::Address address = *held.hold("127.0.0.1");
+
+  operator const net::Address&() const { return address; }  // NOLINT: it is one
+};
 
 // The pipe on which a child says that it is ready: a byte. Set in the child.
 inline int& ready_pipe() {
@@ -70,7 +79,7 @@ class Processes {
     }
   }
 
-  // "ok", the error's message, or "killed"; "hangs" when nothing comes for a minute.
+  // "ok", the error's message, or "killed"; "hangs" when nothing comes for two minutes.
   std::string outcome(int32_t rank) {
     Child& child = children_[static_cast<size_t>(rank)];
     std::string text;
@@ -104,7 +113,7 @@ class Processes {
 
   static bool readable(int fd) {
     pollfd poll_fd{.fd = fd, .events = POLLIN, .revents = 0};
-    return poll(&poll_fd, 1, 60'000) > 0;
+    return poll(&poll_fd, 1, 120'000) > 0;
   }
 
   Child spawn(int32_t rank, const std::function<Status(int32_t)>& body, int ready_fd) {

@@ -20,7 +20,7 @@ void append(std::vector<std::string>& arguments, std::vector<std::string> more) 
 
 class Planner {
  public:
-  Planner(const ClusterConfig& config, const DeploymentPlace& place, HeldPorts& ports)
+  Planner(const ClusterConfig& config, const DeploymentPlace& place, net::HeldPorts& ports)
       : config_(config), place_(place), ports_(ports) {}
 
   Result<Deployment> plan() {
@@ -181,7 +181,7 @@ class Planner {
 
   const ClusterConfig& config_;
   const DeploymentPlace& place_;
-  HeldPorts& ports_;
+  net::HeldPorts& ports_;
   RestartOptions restart_;
   Deployment deployment_;
 };
@@ -210,7 +210,7 @@ std::string Deployment::endpoints(FunctionRef<bool(const RankPlan&)> is_ready) c
 
 Result<Deployment> plan_deployment(const ClusterConfig& config,
                                    const DeploymentPlace& place,
-                                   HeldPorts& ports) {
+                                   net::HeldPorts& ports) {
   return Planner(config, place, ports).plan();
 }
 

@@ -9,9 +9,9 @@
 #include "base/function_ref.h"
 #include "base/result.h"
 #include "launcher/cluster_config.h"
-#include "launcher/held_ports.h"
 #include "launcher/supervisor.h"
 #include "net/address.h"
+#include "net/held_ports.h"
 
 #include <cstdint>
 #include <optional>
@@ -70,6 +70,6 @@ struct DeploymentPlace {
 // Chooses and holds all ports. kUnavailable if one cannot be had.
 Result<Deployment> plan_deployment(const ClusterConfig& config,
                                    const DeploymentPlace& place,
-                                   HeldPorts& ports);
+                                   net::HeldPorts& ports);
 
 }  // namespace wideep::launcher

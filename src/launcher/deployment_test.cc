@@ -46,7 +46,7 @@ struct Planned {
     return it == command.end() || it + 1 == command.end() ? "" : *(it + 1);
   }
 
-  HeldPorts ports;
+  net::HeldPorts ports;
   ClusterConfig config;
   Deployment plan;
 };
@@ -121,22 +121,6 @@ TEST(Deployment, IsCompleteWhenTheGatewayKnowsEveryEndpoint) {
   EXPECT_TRUE(planned.plan.is_complete(R"({"endpoints":4})"));
   for (const char* other : {R"({"endpoints":3})", "{}", "", "not JSON"})
     EXPECT_FALSE(planned.plan.is_complete(other)) << other;
-}
-
-TEST(HeldPorts, StayOursAndLetAProcessListen) {
-  HeldPorts ports;
-  const auto held = ports.hold("127.0.0.1");
-  ASSERT_TRUE(held);
-  net::LoopThread thread;
-  HeldPorts others;
-  for (int i = 0; i < 2; ++i) {  // a process that is started again listens again
-    http::Server server(thread.loop(), {});
-    const auto listening = server.listen(*held);
-    ASSERT_TRUE(listening) << listening.error().message;
-    EXPECT_EQ(listening->port, held->port);
-    EXPECT_FALSE(others.hold("127.0.0.1", held->port)) << "somebody listens there";
-  }
-  EXPECT_FALSE(ports.hold("no.such.host.invalid"));
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <cstring>
 #include <string>
@@ -17,6 +19,7 @@ namespace {
 
 using fabric::Processes;
 using math::RowFormat;
+using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
@@ -47,22 +50,19 @@ TEST(ExchangeProcesses, GiveTheBitsOfTheJudge) {
   }
 }
 
-TEST(ExchangeProcesses, AKillIsNamedByAllOthersWithinFiftyMilliseconds) {
+TEST(ExchangeProcesses, AKillIsNamedByAllOthersWithoutWaitingForAHeartbeat) {
   SimGroup group = group_of(4);
   group.scenario.num_steps = 1'000'000;
   Processes processes(4, [&](int32_t rank) -> Status {
-    WD_ASSIGN_OR_RETURN(auto fabric, join(group, rank, 1, seconds{3}));
+    WD_ASSIGN_OR_RETURN(auto fabric, join(group, rank, 1, hours{1}));
     fabric::processes_ready(rank);
     const auto rows = run_on(*fabric, group);
     return rows ? Status{} : std::unexpected(rows.error());
   });
   processes.wait_until_ready();
-  const TimePoint killed = real_clock().now();
   processes.kill(1, SIGKILL);
   for (const int32_t rank : {0, 2, 3})
     EXPECT_THAT(processes.outcome(rank), testing::HasSubstr("rank 1 lost"));
-  // The promise is 50 ms; a loaded test machine may take longer to run us at all.
-  EXPECT_LT(real_clock().now() - killed, seconds{2});
 }
 
 // A rank stops itself in the middle of an exchange; the others name it, form the next epoch with
@@ -78,7 +78,7 @@ void expect_no_bit_changed(
   const Rows expected = reference_rows(new_group.scenario);
   constexpr int32_t kStopped = 2;
   Processes processes(3, [&](int32_t rank) -> Status {
-    WD_ASSIGN_OR_RETURN(auto old_fabric, join(old_group, rank, 1, milliseconds{700}));
+    WD_ASSIGN_OR_RETURN(auto old_fabric, join(old_group, rank, 1, seconds{3}));
     const auto ended =
         rank == kStopped ? stop_within(*old_fabric, old_group) : run_on(*old_fabric, old_group);
     if (rank == kStopped) return std::unexpected(ended.error());
@@ -168,7 +168,7 @@ TEST(ExchangeGroups, OfEveryNodeSplitGiveTheBitsOfTheJudge) {
     SimGroup group = group_of(static_cast<int32_t>(nodes.size()));
     group.nodes = nodes;
     const Rows expected = reference_rows(group.scenario);
-    const net::Address leader = free_address();
+    const fabric::LeaderAddress leader;
     Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
       // Every other group talks in cipher.
       const Part part{.leader = leader, .in_cipher = group.scenario.num_ranks % 2 == 0};
@@ -184,7 +184,7 @@ TEST(ExchangeGroups, OfEveryNodeSplitGiveTheBitsOfTheJudge) {
 // Ranks load at their own pace: whoever is ready waits, until the last is, or until one is gone.
 TEST(ExchangeGroups, WaitForTheRankThatLoadsLongestAndNameOneThatDiesWhileLoading) {
   SimGroup group = group_of(3);
-  const net::Address leader = free_address();
+  const fabric::LeaderAddress leader;
   Processes processes(3, [&](int32_t rank) {
     return take_part(group, rank, {.leader = leader}, [&](Group& joined) -> Status {
       WD_TRY(joined.await_ready(seconds{30}));
@@ -216,7 +216,7 @@ TEST(ExchangeGroups, OverUcxGiveTheBitsOfTheJudge) {
       SimGroup group = group_of(static_cast<int32_t>(nodes.size()));
       group.nodes = nodes;
       const Rows expected = reference_rows(group.scenario);
-      const net::Address leader = free_address();
+      const fabric::LeaderAddress leader;
       Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
         const Part part{.leader = leader,
                         .transport = fabric::NodeTransport::kUcx,
@@ -239,7 +239,7 @@ TEST(ExchangeGroups, AKillIsNamedOverUcxToo) {
   SimGroup group = group_of(4);
   group.nodes = {0, 0, 1, 1};
   group.scenario.num_steps = 1'000'000;
-  const net::Address leader = free_address();
+  const fabric::LeaderAddress leader;
   Processes processes(4, [&](int32_t rank) {
     const Part part{.leader = leader,
                     .transport = fabric::NodeTransport::kUcx,
@@ -273,7 +273,11 @@ Result<std::unique_ptr<fabric::GroupFabric>> join_over_ucx(const net::Address& l
 TEST(ExchangeGroups, APutThatGaveUpSendsNothingMoreOverUcx) {
   constexpr int64_t kBytes = 8 << 20;
   constexpr std::byte kLater{0xEE};
-  const net::Address leader = free_address();
+  const fabric::LeaderAddress leader;
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe(ends.data()), 0);
+  const fabric::UniqueFd told(ends[0]);
+  const fabric::UniqueFd tell(ends[1]);
   Processes processes(2, [&](int32_t rank) -> Status {
     WD_ASSIGN_OR_RETURN(const auto fabric, join_over_ucx(leader, rank, kBytes));
     if (rank == 1) {
@@ -283,6 +287,8 @@ TEST(ExchangeGroups, APutThatGaveUpSendsNothingMoreOverUcx) {
       if (std::ranges::find(fabric->arena(), kLater) == fabric->arena().end()) return {};
       return error(ErrorCode::kDataLoss, "bytes came that were written after the put");
     }
+    char byte = 0;
+    if (read(told.get(), &byte, 1) != 1) return error(ErrorCode::kUnavailable, "nobody said go on");
     std::vector<std::byte> rows(kBytes, std::byte{1});
     Status put;
     while (put)
@@ -295,6 +301,7 @@ TEST(ExchangeGroups, APutThatGaveUpSendsNothingMoreOverUcx) {
   });
   processes.wait_until_ready(1);
   processes.kill(1, SIGSTOP);
+  EXPECT_EQ(write(tell.get(), "x", 1), 1);
   processes.wait_until_ready(1);
   processes.kill(1, SIGCONT);
   EXPECT_EQ(processes.outcome(0), "ok");
@@ -307,7 +314,7 @@ TEST(ExchangeGroups, AKillOnAnotherNodeIsNamedByAllOthers) {
     SimGroup group = group_of(5);
     group.nodes = {0, 0, 0, 1, 1};
     group.scenario.num_steps = 1'000'000;
-    const net::Address leader = free_address();
+    const fabric::LeaderAddress leader;
     Processes processes(5, [&](int32_t rank) {
       return take_part(group, rank, {.leader = leader}, [&](Group& joined) -> Status {
         fabric::processes_ready(rank);
@@ -330,14 +337,14 @@ TEST(ExchangeGroups, AStopOnAnotherNodeIsNamedByAllOthers) {
     SimGroup group = group_of(5);
     group.nodes = {0, 0, 0, 1, 1};
     group.scenario.num_steps = 1'000'000;
-    const net::Address leader = free_address();
+    const fabric::LeaderAddress leader;
     Processes processes(5, [&](int32_t rank) {
       const auto body = [&](Group& joined) -> Status {
         fabric::processes_ready(rank);
         WD_TRY(run_scenario(group.scenario, joined.exchange(), joined.placement(), RankId{rank}));
         return {};
       };
-      return take_part(group, rank, {.leader = leader, .liveness = milliseconds{1200}}, body);
+      return take_part(group, rank, {.leader = leader}, body);
     });
     processes.wait_until_ready();
     processes.kill(stopped, SIGSTOP);
@@ -350,11 +357,10 @@ TEST(ExchangeGroups, AStopOnAnotherNodeIsNamedByAllOthers) {
 }
 
 TEST(ExchangeGroups, ThatDisagreeAreToldAboutWhat) {
-  const net::Address leader = free_address();
+  const fabric::LeaderAddress leader;
   Processes processes(2, [&](int32_t rank) {
     SimGroup group = group_of(2);
     if (rank == 1) group.options.shape.formats.combine = RowFormat::kF32;
-    group.options.progress_deadline = seconds{1};
     return take_part(group, rank, {.leader = leader}, [](Group&) { return Status{}; });
   });
   EXPECT_THAT(processes.outcome(1), testing::AllOf(testing::HasSubstr("combine f32"),

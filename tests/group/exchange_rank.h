@@ -40,12 +40,6 @@ inline Status play_and_compare(const SimGroup& group, Group& joined, const Rows&
   return compare(rows, expected[static_cast<size_t>(index(rank))]);
 }
 
-// A port of this host that was free a moment ago.
-inline net::Address free_address() {
-  const auto listener = fabric::listen_at({.host = "127.0.0.1"});
-  return *fabric::local_address(listener->get(), {.host = "127.0.0.1"});
-}
-
 struct Part {
   net::Address leader;
   std::string host = "127.0.0.1";

@@ -74,7 +74,7 @@ Status sleep_and_count(FabricAllToAll& exchange, int64_t hidden, int32_t rank) {
 // How each rank of a group fared that slept for a while.
 std::vector<std::string> sleep_together(const std::vector<int>& nodes) {
   const SimGroup group = idle_group(nodes);
-  const net::Address leader = free_address();
+  const fabric::LeaderAddress leader;
   Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
     const Part part{.leader = leader, .in_cipher = nodes.size() == 4};
     return take_part(group, rank, part, [&](Group& joined) {
@@ -102,7 +102,7 @@ TEST(IdleGroup, WakesUpAtMostFiveTimesASecondAndCostsNoProcessorToSpeakOf) {
 TEST(IdleGroup, WakesForTheNextRequest) {
   constexpr int kWakes = 40;
   const SimGroup group = idle_group({0, 0});
-  const net::Address leader = free_address();
+  const fabric::LeaderAddress leader;
   Processes processes(2, [&](int32_t rank) {
     return take_part(group, rank, {.leader = leader}, [&](Group& joined) -> Status {
       FabricAllToAll& exchange = joined.exchange();

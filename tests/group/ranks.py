@@ -16,6 +16,7 @@ GOLDEN = ROOT / "tests/golden/data"
 DEMO = ROOT / "models/demo"
 PATIENCE_S = 120
 EXIT_GROUP_ENDED = 4
+PROGRESS_DEADLINE_S = 60  # after which a rank that waits gives up, whatever it knows of the others
 
 
 def model_path(name):
@@ -212,11 +213,24 @@ def ask_all(pairs):
         return list(pool.map(lambda pair: call(pair[0], "/v1/completions", pair[1]), pairs))
 
 
-def free_port():
-    """Of this host, free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+class HeldPort:
+    """Ours, but nobody listens there: whoever names it gets it, and whoever asks for any port does not."""
+
+    def __init__(self, number=0):
+        self.holder = socket.socket()
+        self.holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self.holder.bind(("127.0.0.1", number))
+        except (OSError, OverflowError):
+            self.holder.close()
+            raise
+        self.number = self.holder.getsockname()[1]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.holder.close()
 
 
 def children_of(pid):

@@ -88,7 +88,7 @@ class Ucx(unittest.TestCase):
             for rank in (0, 1, 3):
                 self.assertEqual(group.ranks[rank].end(), ranks.EXIT_GROUP_ENDED, group.ranks[rank].log())
                 self.assertIn("rank 2 lost", group.ranks[rank].log())
-            self.assertLess(time.monotonic() - killed, 20)
+            self.assertLess(time.monotonic() - killed, ranks.PROGRESS_DEADLINE_S)
             for thread in clients:
                 thread.join()
             self.assertEqual({answer.status for answer in answers}, {503})
@@ -96,9 +96,10 @@ class Ucx(unittest.TestCase):
     def test_without_an_rdma_device_and_names_it_is_refused(self):
         if os.path.isdir("/sys/class/infiniband") and os.listdir("/sys/class/infiniband"):
             self.skipTest("this host has an RDMA device")
+        port = self.enterContext(ranks.HeldPort()).number
         pair = [Serve(WIDEEP, ranks.model_path("dsv3-tiny-mtp"), "--data-parallel-size", 2, "--data-parallel-rank", rank,
                       "--enable-expert-parallel", "--node-id", rank, "--data-parallel-transport", "ucx",
-                      "--data-parallel-rpc-port", self.port()) for rank in (0, 1)]
+                      "--data-parallel-rpc-port", port) for rank in (0, 1)]
         try:
             for rank in pair:
                 self.assertNotEqual(rank.end(), 0)
@@ -106,11 +107,6 @@ class Ucx(unittest.TestCase):
         finally:
             for rank in pair:
                 rank.abandon()
-
-    def port(self):
-        if not hasattr(self, "free"):
-            self.free = ranks.free_port()
-        return self.free
 
 
 class Arrivals(unittest.TestCase):
@@ -134,7 +130,7 @@ class Arrivals(unittest.TestCase):
                         call(url, "/v1/completions", {**requests[i], "stream": True, "max_tokens": 400},
                              timeout=choose.uniform(0.005, 0.1))
                         continue
-                    answer = call(url, "/v1/completions", requests[i], timeout=60)
+                    answer = call(url, "/v1/completions", requests[i])
                     try:
                         wrong = tokens_and_logprobs(answer) != expected[i]
                     except AssertionError as error:
@@ -202,7 +198,7 @@ class Idle(unittest.TestCase):
 
 class LeaderWorkerSet(unittest.TestCase):
     def test_pods_find_each_other_by_their_environment_and_end_together(self):
-        name, port = "dsv3-tiny-bf16", ranks.free_port()
+        name, port = "dsv3-tiny-bf16", self.enterContext(ranks.HeldPort()).number
         request = ranks.requests_of(name)[0]
         expected = answers_of_one_rank(WIDEEP, name, [request])[0]
         pods = [Serve(WIDEEP, ranks.model_path(name), "--enable-expert-parallel", "--data-parallel-rpc-port", port,

@@ -89,19 +89,20 @@ class OwnPorts(unittest.TestCase):
         self.check_end(host, pids, 0)
 
     def test_the_ports_follow_each_other(self):
-        # Ours, but nobody listens there: whoever names them gets them, and whoever asks for any port does not.
-        with socket.socket() as first, socket.socket() as second:
-            for holder in (first, second):
-                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
+        port = self.two_ports()
+        host = self.start(2, "--port", port)
+        self.assertEqual(host.urls(), [f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"])
+        self.assertEqual(engines_of(host.urls()[1]), {"1"})
+
+    def two_ports(self):
+        """The first of two that follow each other, both held."""
+        while True:
+            first = self.enterContext(ranks.HeldPort())
             try:
-                second.bind(("127.0.0.1", port + 1))
+                self.enterContext(ranks.HeldPort(first.number + 1))
+                return first.number
             except (OSError, OverflowError):
-                self.skipTest("the next port is somebody's")
-            host = self.start(2, "--port", port)
-            self.assertEqual(host.urls(), [f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"])
-            self.assertEqual(engines_of(host.urls()[1]), {"1"})
+                pass  # the next one is somebody's: another pair
 
     def test_keys_are_those_of_every_rank_and_on_no_command_line(self):
         host = self.start(2, "--api-key", "open sesame")

@@ -45,6 +45,12 @@ def parse_metrics(text):
     return sums
 
 
+def listening(ports):
+    """The sockets that listen on these ports: a number each that no other socket ever has."""
+    rows = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {row[9] for row in rows if row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) in ports}
+
+
 class Client:
     """One connection per request, with a deadline; HTTP and nothing more."""
 
@@ -191,18 +197,20 @@ class Deployment:
 
     def stop(self):
         """SIGTERM; checks that it ends well and leaves nothing."""
-        children = self.children()
-        ports = [int(what.split()[1]) for what in children.values()]
+        children, sockets = self.children(), self.sockets()
+        assert sockets
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()
-        self.check_nothing_is_left(children, ports)
+        self.check_nothing_is_left(children, sockets)
 
-    def check_nothing_is_left(self, children, ports):
+    def sockets(self):
+        """Those that its processes listen on."""
+        return listening({int(what.split()[1]) for what in self.children().values()})
+
+    def check_nothing_is_left(self, children, sockets):
         wait_for("the processes to be gone", lambda: not any(map(is_alive, children)))
         assert not os.listdir(self.run_dir), os.listdir(self.run_dir)
-        listening = {int(line.split()[1].rsplit(":", 1)[1], 16)
-                     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
-                     if line.split()[3] == "0A"}
-        assert not listening & set(ports), listening & set(ports)
+        ports = {int(what.split()[1]) for what in children.values()}
+        assert not listening(ports) & sockets  # others may have got the ports by now
         maps = [name for name in os.listdir("/dev/shm") if "wideep" in name]
         assert not maps, maps

@@ -13,7 +13,7 @@ import time
 import unittest
 
 WIDEEP, ENVOY = sys.argv[1:3]
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 CONFIG = """
 apiVersion: llm-d.ai/v1alpha1
@@ -92,10 +92,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(json.dumps({"server": self.server.name, "bytes": len(body)}).encode())
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def held_port():
+    """A socket whose port is ours, though nobody listens there: whoever names it gets it, nobody else does."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 def wait_until(condition, what):
@@ -121,7 +123,7 @@ class EnvoyTest(unittest.TestCase):
         cls.addClassCleanup(cls.stop, cls.picker)
         wait_until((folder / "ready").exists, "wideep epp is ready")
         picker_port = (folder / "ready").read_text().strip().split(":")[1]
-        cls.door = free_port()
+        cls.door = cls.enterClassContext(held_port()).getsockname()[1]
         text = (pathlib.Path(__file__).parent / "envoy.yaml").read_text()
         (folder / "envoy.yaml").write_text(text.replace("@DOOR@", str(cls.door)).replace("@PICKER@", picker_port))
         cls.envoy = subprocess.Popen([ENVOY, "-c", folder / "envoy.yaml", "--concurrency", "1", "-l", "error",

@@ -1,4 +1,4 @@
-#include "launcher/held_ports.h"
+#include "net/held_ports.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -9,14 +9,14 @@
 #include <cstring>
 #include <memory>
 
-namespace wideep::launcher {
+namespace wideep::net {
 
 HeldPorts::~HeldPorts() {
   for (const int descriptor : descriptors_)
     close(descriptor);
 }
 
-Result<net::Address> HeldPorts::hold(const std::string& host, uint16_t port) {
+Result<Address> HeldPorts::hold(const std::string& host, uint16_t port) {
   addrinfo hints{};
   hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
   hints.ai_socktype = SOCK_STREAM;
@@ -36,14 +36,14 @@ Result<net::Address> HeldPorts::hold(const std::string& host, uint16_t port) {
       getsockname(descriptor, reinterpret_cast<sockaddr*>(&name), &length) != 0) {
     const int number = errno;
     if (descriptor >= 0) close(descriptor);
-    return error(ErrorCode::kUnavailable, "{}: {}", net::Address{host, port, {}}.to_string(),
+    return error(ErrorCode::kUnavailable, "{}: {}", Address{host, port, {}}.to_string(),
                  strerrordesc_np(number));
   }
   descriptors_.push_back(descriptor);
   const uint16_t bound = name.ss_family == AF_INET6
                              ? reinterpret_cast<const sockaddr_in6*>(&name)->sin6_port
                              : reinterpret_cast<const sockaddr_in*>(&name)->sin_port;
-  return net::Address{.host = host, .port = ntohs(bound), .path = {}};
+  return Address{.host = host, .port = ntohs(bound), .path = {}};
 }
 
-}  // namespace wideep::launcher
+}  // namespace wideep::net

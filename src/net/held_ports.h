@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace wideep::launcher {
+namespace wideep::net {
 
 class HeldPorts {
  public:
@@ -23,10 +23,10 @@ class HeldPorts {
 
   // `port` 0: one that is free. kUnavailable if somebody listens there, or `host` is no address of
   // this host.
-  Result<net::Address> hold(const std::string& host, uint16_t port = 0);
+  Result<Address> hold(const std::string& host, uint16_t port = 0);
 
  private:
   std::vector<int> descriptors_;
 };
 
-}  // namespace wideep::launcher
+}  // namespace wideep::net
