@@ -32,7 +32,7 @@ function(wideep_module name)
                           ${ARG_TEST_LIBS})
     target_compile_definitions(${name}_test PRIVATE WIDEEP_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     add_test(NAME ${name} COMMAND ${name}_test)
-    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 300)
+    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 1800)
   endif()
 endfunction()
 

@@ -219,11 +219,13 @@ TEST_F(ServerTest, DeliversTheRefusalOfAHugeBodyThatIsStillBeingSent) {
   EXPECT_THAT(client.receive_all(), StartsWith("HTTP/1.1 413 "));
 }
 
-TEST_F(ServerTest, GivesUpOnSlowHeadsBodiesAndIdleConnections) {
-  start({.limits = {.idle_timeout = milliseconds(30),
-                    .header_timeout = milliseconds(30),
-                    .body_timeout = milliseconds(30)}});
+TEST_F(ServerTest, GivesUpOnIdleConnections) {
+  start({.limits = {.idle_timeout = milliseconds(30)}});
   EXPECT_EQ(last_answer(""), "");
+}
+
+TEST_F(ServerTest, GivesUpOnSlowHeadsAndBodies) {
+  start({.limits = {.header_timeout = milliseconds(30), .body_timeout = milliseconds(30)}});
   EXPECT_THAT(last_answer("GET /hello"), StartsWith("HTTP/1.1 408 "));
   const std::string request = post("/echo", "abc");
   EXPECT_THAT(last_answer(request.substr(0, request.size() - 1)), StartsWith("HTTP/1.1 408 "));

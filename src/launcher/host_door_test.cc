@@ -14,7 +14,6 @@ namespace wideep::launcher {
 namespace {
 
 using fabric::UniqueFd;
-using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::ElementsAre;
 using testing::IsEmpty;
@@ -74,14 +73,16 @@ class HostDoors : public testing::Test {
   ~HostDoors() override { std::filesystem::remove_all(folder_); }
 
   // Of 4 ranks, 0 and 1 its own.
-  std::unique_ptr<HostDoor> make_door(Duration liveness = kPatience) {
+  std::unique_ptr<HostDoor> make_door(Duration liveness = kPatience,
+                                      Duration patience = kPatience) {
     HostDoorOptions options{.listen = {.host = "127.0.0.1"},
                             .key = key_of("the secret of the group"),
                             .num_ranks = 4,
                             .own = {.first = 0, .count = 2},
                             .socket_of = [this](int32_t r) { return path("door", r); },
                             .on_change = [this] { note_change(); },
-                            .liveness = liveness};
+                            .liveness = liveness,
+                            .patience = patience};
     if (address_.port != 0) options.listen = address_;
     auto door = HostDoor::create(std::move(options));
     EXPECT_TRUE(door) << door.error().message;
@@ -222,17 +223,18 @@ TEST_F(HostDoors, TwoHostsWithTheSameRanksAreNotBothLetIn) {
 }
 
 TEST_F(HostDoors, AHostThatFallsSilentIsLost) {
-  const auto door = make_door(milliseconds{200});
+  const auto door = make_door(seconds{3});
   RawHost host(address_, {.num_ranks = 4, .ranks = {.first = 2, .count = 2}});
   EXPECT_EQ(host.verdict(), "");
   EXPECT_TRUE(fabric::write_all(host.stream(), encode_ready({true, true}), patience()));
+  await_ready(*door, {2, 3});
   std::byte end{};
   EXPECT_FALSE(fabric::read_all(host.stream(), std::span(&end, 1), patience()));
   await_ready(*door, {});
 }
 
 TEST_F(HostDoors, AClientOfAHostThatIsAwayOrDoesNotCallBackIsLetGo) {
-  const auto door = make_door();
+  const auto door = make_door(kPatience, seconds{3});
   EXPECT_EQ(ask(2, 1), std::nullopt) << "nobody has come";
   RawHost host(address_, {.num_ranks = 4, .ranks = {.first = 2, .count = 2}});
   EXPECT_EQ(host.verdict(), "");

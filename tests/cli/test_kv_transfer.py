@@ -390,5 +390,5 @@ class Flags(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    signal.alarm(580)
+    signal.alarm(1780)
     unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)

@@ -19,8 +19,10 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr uint16_t kPort = 7000;  // nobody else is in these namespaces
-// A machine that others use may take so long to run us at all.
-constexpr seconds kSlack{3};
+constexpr seconds kLiveness{3};   // the default
+// A machine that others use may take so long to run us at all; what else would end a wait takes
+// longer.
+constexpr seconds kSlack{30};
 
 class CutLink : public testing::TestWithParam<bool> {
  protected:
@@ -72,7 +74,7 @@ void wait_for(Duration duration) {
   poll(nullptr, 0, static_cast<int>(duration / milliseconds{1}));
 }
 
-void expect_others_named(Processes& processes, TimePoint cut, Duration liveness) {
+void expect_others_named(Processes& processes, TimePoint cut) {
   for (int32_t rank = 0; rank < 4; ++rank) {
     const std::string outcome = processes.outcome(rank);
     const auto lost = [](int32_t other) {
@@ -82,11 +84,10 @@ void expect_others_named(Processes& processes, TimePoint cut, Duration liveness)
     EXPECT_THAT(outcome, testing::AnyOf(lost(first_other), lost(first_other + 1)))
         << "rank " << rank;
   }
-  EXPECT_LT(real_clock().now() - cut, liveness * 4 / 3 + kSlack);
+  EXPECT_LT(real_clock().now() - cut, kLiveness * 4 / 3 + kSlack);
 }
 
 TEST_P(CutLink, IsNoticedOnBothSidesWhicheverMomentItIsCut) {
-  constexpr milliseconds kLiveness{1200};
   Random random(GetParam() ? 1 : 2);
   const SimGroup group = endless_group();
   for (int round = 0; round < 4; ++round) {
@@ -98,17 +99,17 @@ TEST_P(CutLink, IsNoticedOnBothSidesWhicheverMomentItIsCut) {
       wait_for(milliseconds{random.below(60)});
     }
     cable_->cut();
-    expect_others_named(*processes, real_clock().now(), kLiveness);
+    expect_others_named(*processes, real_clock().now());
   }
 }
 
 TEST_P(CutLink, ByTakingItsDeviceDownIsNoticedWithinTheDefaultDeadline) {
   const SimGroup group = endless_group();
-  const auto processes = under_load(group, seconds{3});
+  const auto processes = under_load(group, kLiveness);
   processes->wait_until_ready();
   const Status down = cable_->take_down(1);
   ASSERT_TRUE(down.has_value()) << down.error().message;
-  expect_others_named(*processes, real_clock().now(), seconds{3});
+  expect_others_named(*processes, real_clock().now());
 }
 
 TEST_P(CutLink, ThatIsOnlySlowOrMendedInTimeChangesNoBit) {

@@ -17,8 +17,8 @@ from doors import MODEL, WIDEEP, Door, Load
 from ranks import Serve, answers_of_one_rank, ask_all, await_true, call, tokens_and_logprobs
 
 CABLE_PROGRAM = sys.argv[2]
-# A machine that others use may take so long to run us at all.
-SLACK_S = 12
+# A machine that others use may take so long to run us at all; what else would end a wait takes longer.
+SLACK_S = 30
 # What promise 2 says of a cut link: the liveness deadline, and beats to look at it.
 NOTICED_WITHIN_S = 4
 
@@ -214,7 +214,7 @@ class CutCable(unittest.TestCase):
             cut = time.monotonic()
             sides = [(head, rank, "(2|3)") for rank in (0, 1)] + [(other, rank, "(0|1)") for rank in (2, 3)]
             for server, rank, others in sides:
-                await_true(lambda server=server, rank=rank: self.lost_by(server.log(), rank), f"rank {rank} notices", 60)
+                await_true(lambda server=server, rank=rank: self.lost_by(server.log(), rank), f"rank {rank} notices")
                 self.assertRegex(self.lost_by(server.log(), rank)[0], f"rank {others} lost")
             noticed = time.monotonic() - cut
             print(f"every rank named one of the other host {noticed:.1f} s after the cut", file=sys.stderr)
@@ -226,7 +226,7 @@ class CutCable(unittest.TestCase):
             await_true(lambda: head.engines() == [0, 1, 2, 3], "the group is back")
             count = len(load.outcomes)
             await_true(lambda: len(load.outcomes) > count + 20, "load on the new group")
-        load.check(self, "cut", NOTICED_WITHIN_S + SLACK_S)
+        load.check(self, "cut")
         self.assertEqual(tokens_and_logprobs(call(head.url, "/v1/completions", requests[0])), expected[0])
         pids = [*head.pids().values(), *other.pids().values()]
         self.assertEqual(stop_all([head, other]), [0, 0])
