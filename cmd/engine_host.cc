@@ -337,4 +337,13 @@ Status EngineHost::start(engine::EngineLoopOptions loop) {
   return {};
 }
 
+Status EngineHost::await_end(Duration others, Duration steps) {
+  if (group_ != nullptr && !loop_->failure()) {
+    // Those who are not told to end at the same time have their experts taken away.
+    const Status done = group_->await_done(others);
+    if (!done) log_info("leaving the group: {}", done.error().message);
+  }
+  return loop_->await_idle(steps);
+}
+
 }  // namespace wideep::cmd

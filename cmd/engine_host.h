@@ -60,6 +60,11 @@ class EngineHost {
   // first waits until all ranks have loaded: see ep::Group::await_ready.
   Status start(engine::EngineLoopOptions loop);
 
+  // This rank has no requests any more and will get none: waits for the others of its group to say
+  // the same, and until none of them steps. Each of the two waits ends at its timeout, or with the
+  // group.
+  Status await_end(Duration others, Duration steps);
+
   // Ends it; what is unfinished ends with an error.
   void stop() { loop_.reset(); }
 

@@ -15,6 +15,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -207,7 +208,10 @@ class Serve final : public Verb {
       // After a failure nothing runs any more: only answers are on their way.
       constexpr std::chrono::seconds kLastAnswers{2};
       (*rank)->api().drain_and_wait(engine.failure() ? kLastAnswers : listen_.shutdown_timeout);
-      const Status idle = engine.await_idle(listen_.shutdown_timeout);
+      // All ranks of a group are told to end, if not at the same moment.
+      constexpr std::chrono::seconds kCompany{3};
+      const Status idle = (*rank)->host().await_end(std::min(kCompany, listen_.shutdown_timeout),
+                                                    listen_.shutdown_timeout);
       if (!idle) log_warning("leaving though {}", idle.error().message);
     });
     const std::optional<Error> failure = engine.failure();

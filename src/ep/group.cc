@@ -7,7 +7,7 @@
 namespace wideep::ep {
 namespace {
 
-constexpr fabric::ChannelId kReadyChannel{kNumChannels};  // behind those of the exchange
+constexpr fabric::ChannelId kStageChannel{kNumChannels};  // behind those of the exchange
 constexpr std::chrono::seconds kPatience{10};             // then say who is awaited
 
 }  // namespace
@@ -56,18 +56,29 @@ Status Group::check_peers() const {
 }
 
 Status Group::await_ready(Duration timeout) {
+  return await_all(Stage::kReady, "ranks that load", timeout);
+}
+
+Status Group::await_done(Duration timeout) {
+  return await_all(Stage::kDone, "ranks that have requests", timeout);
+}
+
+// The word of a stage stands for those before it.
+Status Group::await_all(Stage stage, std::string_view who, Duration timeout) {
+  const auto seq = static_cast<uint64_t>(stage);
   const TimePoint deadline = fabric_->clock().now() + timeout;
   const int32_t num_ranks = fabric_->shape().num_ranks();
   for (int32_t r = 0; r < num_ranks; ++r)
-    WD_TRY(fabric_->signal(RankId{r}, kReadyChannel, {.seq = 1}));
+    WD_TRY(fabric_->signal(RankId{r}, kStageChannel, {.seq = seq}));
   const auto missing = [&] {
     std::vector<RankId> ranks;
     for (int32_t r = 0; r < num_ranks; ++r)
-      if (!fabric_->poll(RankId{r}, kReadyChannel)) ranks.push_back(RankId{r});
+      if (fabric_->poll(RankId{r}, kStageChannel).value_or(fabric::Signal{}).seq < seq)
+        ranks.push_back(RankId{r});
     return ranks;
   };
   const auto ready = [&] { return missing().empty(); };
-  const auto what = [] { return std::string("ranks that load"); };
+  const auto what = [&] { return std::string(who); };
   for (;;) {
     const TimePoint now = fabric_->clock().now();
     const Status status = fabric_->wait({.ready = ready, .what = what, .missing = missing},

@@ -6,8 +6,10 @@
 #include "ep/placement.h"
 #include "fabric/join.h"
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 namespace wideep::ep {
 
@@ -35,6 +37,10 @@ class Group {
   // Tells the others that this rank is ready to step and blocks until all of them are; says in the
   // log whom it still waits for. kPeerLost, kTimeout. Before the first step, on all ranks.
   Status await_ready(Duration timeout);
+  // Tells the others that this rank has no requests any more and will get none, and blocks until
+  // all of them say so: whoever leaves before takes its experts away from their requests.
+  // kPeerLost, kTimeout. While the engine thread steps.
+  Status await_done(Duration timeout);
 
   fabric::Fabric& fabric() { return *fabric_; }
 
@@ -47,6 +53,10 @@ class Group {
   const Placement& placement() const { return placement_; }
 
  private:
+  enum class Stage : uint64_t { kReady = 1, kDone };
+
+  Status await_all(Stage stage, std::string_view who, Duration timeout);
+
   const Placement placement_;
   std::unique_ptr<fabric::GroupFabric> fabric_;
   std::unique_ptr<FabricAllToAll> exchange_;

@@ -101,14 +101,15 @@ class Fabric {
   // Copies bytes to arena offset `offset` of `peer`; `bytes` may be reused on return. Out of range
   // is a bug (CHECK).
   virtual Status put(RankId peer, int64_t offset, std::span<const std::byte> bytes) = 0;
-  // Signals of one (peer, channel) arrive in order. `peer` may be this rank.
+  // Signals of one (peer, channel) arrive in order. `peer` may be this rank. Any thread, but one at
+  // a time for each channel, and in simulation only the rank's own.
   virtual Status signal(RankId peer, ChannelId channel, const Signal& signal) = 0;
   // The latest signal of `peer` on `channel` in this epoch; nothing before the first. Any thread.
   virtual std::optional<Signal> poll(RankId peer, ChannelId channel) const = 0;
 
   // Blocks until awaited.ready(). kPeerLost: a rank died, or one of awaited.missing() has left;
   // kTimeout: `deadline` passed, not counting the time for which this rank was stopped. On either
-  // the others are told whom this rank holds for lost.
+  // the others are told whom this rank holds for lost. Any thread, as above.
   virtual Status wait(const Awaited& awaited, TimePoint deadline) = 0;
   // Makes a wait look at ready() again. Any thread.
   virtual void wake() = 0;

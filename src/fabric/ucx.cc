@@ -241,6 +241,13 @@ struct UcxEndpoint::State {
   std::atomic<uint64_t> puts_sent{0};
 
   Status open(const UcxIntroduction& introduction);
+
+  // For the first time.
+  bool opens(RankId to, ChannelId channel) {
+    const std::scoped_lock lock(worker.mutex);
+    return open_lines.insert({to, channel}).second;
+  }
+
   // Drops what is on its way: UCX reads none of its memory any more. With the worker's lock.
   void close();
   // Blocks until UCX has done with the request's memory; past the deadline, or when the peer is
@@ -393,7 +400,7 @@ Status UcxEndpoint::signal(RankId to, ChannelId channel, const Signal& signal, T
   WD_TRY(state_->write(to, line + kLineCount, bytes.subspan<sizeof signal.seq>(), deadline));
   WD_TRY(state_->fence());
   WD_TRY(state_->write(to, line + kLineSeq, bytes.first<sizeof signal.seq>(), deadline));
-  if (state_->open_lines.insert({to, channel}).second) {
+  if (state_->opens(to, channel)) {
     const uint64_t epoch = state_->worker.shape.epoch;
     WD_TRY(state_->fence());
     WD_TRY(state_->write(to, line, std::as_bytes(std::span(&epoch, 1)), deadline));

@@ -168,6 +168,20 @@ class SignalsThatCross(unittest.TestCase):
             self.assertIn("rank_lost", answer.read().decode())
             connection.close()
 
+    def test_a_rank_that_is_told_to_end_a_moment_before_another_serves_the_others_requests(self):
+        request = ranks.requests_of("dsv3-tiny-mtp")[0]
+        expected = answers_of_one_rank(WIDEEP, "dsv3-tiny-mtp", [request])[0]
+        for nodes in ([0, 0, 0], [0, 0, 1]):
+            with Ranks(WIDEEP, ranks.model_path("dsv3-tiny-mtp"), nodes) as group:
+                first = group.ranks[2]
+                first.process.send_signal(signal.SIGTERM)
+                ranks.await_true(lambda: "draining" in first.log(), first.log)
+                for url in group.urls()[:2]:
+                    self.assertEqual(tokens_and_logprobs(call(url, "/v1/completions", request)), expected)
+                for rank in group.ranks[:2]:
+                    rank.process.send_signal(signal.SIGTERM)
+                self.assertEqual([rank.end() for rank in group.ranks], [0, 0, 0])
+
 
 class Idle(unittest.TestCase):
     """Promise 3, on the whole program: HTTP, engine and exchange together."""
