@@ -43,13 +43,13 @@ def post(url, body):
 
 
 class Process:
-    """A verb of wideep that listens on a free port, ended with SIGTERM."""
+    """A verb of wideep that listens on a free port, or on one that its arguments name; ended with SIGTERM."""
 
-    def __init__(self, *arguments):
+    def __init__(self, verb, *arguments):
         self.folder = tempfile.TemporaryDirectory()
         ready = pathlib.Path(self.folder.name) / "url"
         self.log = open(pathlib.Path(self.folder.name) / "log", "w+")
-        self.process = subprocess.Popen([WIDEEP, *map(str, arguments), "--port", "0", "--ready-file", ready],
+        self.process = subprocess.Popen([WIDEEP, verb, "--port", "0", "--ready-file", ready, *map(str, arguments)],
                                         stderr=self.log)
         give_up = time.monotonic() + PATIENCE_S
         while not ready.exists():
