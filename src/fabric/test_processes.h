@@ -68,6 +68,8 @@ class Processes {
     }
   }
 
+  pid_t pid(int32_t rank) const { return at(rank).pid; }
+
   void kill(int32_t rank, int signal) const { ::kill(at(rank).pid, signal); }
 
   // Until processes_ready() was called `count` times; by default once by every child.

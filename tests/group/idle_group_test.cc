@@ -5,9 +5,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -15,8 +18,10 @@ namespace wideep::ep {
 namespace {
 
 using fabric::Processes;
+using std::chrono::hours;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
+using std::chrono::minutes;
 using std::chrono::seconds;
 
 SimGroup idle_group(std::vector<int> nodes) {
@@ -46,57 +51,96 @@ Status step_until_asleep(FabricAllToAll& exchange, int64_t hidden) {
   }
 }
 
-Duration cpu_time(const rusage& usage) {
-  const auto one = [](const timeval& t) { return seconds{t.tv_sec} + microseconds{t.tv_usec}; };
-  return one(usage.ru_utime) + one(usage.ru_stime);
-}
+// What a process has used so far, over all its threads.
+struct Usage {
+  int64_t num_wakes = 0;
+  Duration cpu{};
 
-// One rank of a group that sleeps, and what that costs.
-Status sleep_and_count(FabricAllToAll& exchange, int64_t hidden, int32_t rank) {
-  constexpr seconds kAsleep{4};
-  WD_TRY(step_until_asleep(exchange, hidden));
+  static Usage of(pid_t process) {
+    Usage sum;
+    for (const auto& task :
+         std::filesystem::directory_iterator(fmt::format("/proc/{}/task", process))) {
+      std::ifstream status(task.path() / "status");
+      for (std::string word; status >> word;)
+        if (word == "voluntary_ctxt_switches:" && status >> word) sum.num_wakes += std::stoll(word);
+      int64_t cpu_ns = 0;
+      std::ifstream(task.path() / "schedstat") >> cpu_ns;
+      sum.cpu += Duration(cpu_ns);
+    }
+    return sum;
+  }
+};
+
+// What it costs a thread of this machine to sleep and wake up, and nothing more.
+Duration cost_of_waking() {
+  constexpr int kTimes = 40;
   rusage before{};
-  getrusage(RUSAGE_SELF, &before);
-  WD_TRY(exchange.sleep_until(real_clock().now() + kAsleep));
   rusage after{};
-  getrusage(RUSAGE_SELF, &after);
-  const int64_t wakes = after.ru_nvcsw - before.ru_nvcsw;
-  const Duration cpu = cpu_time(after) - cpu_time(before);
-  log_info("rank {}: {} wake-ups and {} us of processor time in {} s", rank, wakes,
-           cpu.count() / 1000, kAsleep.count());
-  if (wakes > kAsleep.count() * 5)
-    return error(ErrorCode::kExhausted, "{} wake-ups in {} s", wakes, kAsleep.count());
-  if (cpu > Duration{kAsleep} / 1000)  // 0.1 %
-    return error(ErrorCode::kExhausted, "{} us of processor time", cpu.count() / 1000);
-  return {};
+  getrusage(RUSAGE_THREAD, &before);
+  for (int i = 0; i < kTimes; ++i)
+    poll(nullptr, 0, 25);
+  getrusage(RUSAGE_THREAD, &after);
+  const auto us = [](const timeval& t) { return seconds{t.tv_sec} + microseconds{t.tv_usec}; };
+  return (us(after.ru_utime) + us(after.ru_stime) - us(before.ru_utime) - us(before.ru_stime)) /
+         kTimes;
 }
 
-// How each rank of a group fared that slept for a while.
-std::vector<std::string> sleep_together(const std::vector<int>& nodes) {
+constexpr seconds kWindow{4};
+constexpr int64_t kWakesMax = 5 * kWindow.count();
+
+// What is wrong with what a sleeping rank used in a window; "" if nothing is.
+std::string complaint(const Usage& before, const Usage& after, Duration cpu_max) {
+  const int64_t num_wakes = after.num_wakes - before.num_wakes;
+  const auto cpu = std::chrono::duration_cast<microseconds>(after.cpu - before.cpu);
+  log_info("{} wake-ups and {} us of processor time in {} s", num_wakes, cpu.count(),
+           kWindow.count());
+  if (num_wakes <= kWakesMax && cpu <= cpu_max) return "";
+  return fmt::format("{} wake-ups and {} us of processor time in {} s", num_wakes, cpu.count(),
+                     kWindow.count());
+}
+
+// What is wrong with each rank of a group that sleeps, in its best window. Others on this machine
+// only add to what a rank uses, for as long as they are busy; one that wakes too often by itself
+// does so in every window.
+std::vector<std::string> sleep_together(const std::vector<int>& nodes, Duration cpu_max) {
   const SimGroup group = idle_group(nodes);
   const fabric::LeaderAddress leader;
-  Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
+  const Processes processes(group.scenario.num_ranks, [&](int32_t rank) {
     const Part part{.leader = leader, .in_cipher = nodes.size() == 4};
-    return take_part(group, rank, part, [&](Group& joined) {
-      return sleep_and_count(joined.exchange(), group.scenario.hidden, rank);
+    return take_part(group, rank, part, [&](Group& joined) -> Status {
+      WD_TRY(step_until_asleep(joined.exchange(), group.scenario.hidden));
+      fabric::processes_ready(rank);
+      return joined.exchange().sleep_until(real_clock().now() + hours{1});
     });
   });
-  return processes.outcomes();
+  processes.wait_until_ready();
+  const auto usages = [&] {
+    std::vector<Usage> all;
+    for (int32_t rank = 0; rank < group.scenario.num_ranks; ++rank)
+      all.push_back(Usage::of(processes.pid(rank)));
+    return all;
+  };
+  std::vector<std::string> complaints(nodes.size(), "not looked at");
+  const std::vector<std::string> none(nodes.size());
+  const TimePoint give_up = real_clock().now() + minutes{2};
+  while (complaints != none && real_clock().now() < give_up) {
+    const std::vector<Usage> before = usages();
+    poll(nullptr, 0, static_cast<int>(milliseconds{kWindow}.count()));
+    const std::vector<Usage> after = usages();
+    for (size_t r = 0; r < complaints.size(); ++r)
+      if (!complaints[r].empty()) complaints[r] = complaint(before[r], after[r], cpu_max);
+  }
+  return complaints;
 }
 
-// However many ranks of other nodes a rank is the door of: with one rank per node, of all. A busy
-// machine tears beats apart that come together otherwise, so a group may try again; one that wakes
-// too often by itself does so every time.
+// However many ranks of other nodes a rank is the door of: with one rank per node, of all.
 TEST(IdleGroup, WakesUpAtMostFiveTimesASecondAndCostsNoProcessorToSpeakOf) {
-  constexpr int kTries = 4;
+  // 0.1 %, or as much more as this machine is slower than one that wakes up in 20 us.
+  const Duration cpu_max =
+      std::max<Duration>(Duration{kWindow} / 1000, kWakesMax * 10 * cost_of_waking());
   for (const std::vector<int>& nodes :
-       std::vector<std::vector<int>>{{0, 0, 1, 1}, {0, 1, 2, 3, 4, 5, 6}}) {
-    const std::vector<std::string> all_well(nodes.size(), "ok");
-    std::vector<std::string> outcomes;
-    for (int i = 0; i < kTries && outcomes != all_well; ++i)
-      outcomes = sleep_together(nodes);
-    EXPECT_EQ(outcomes, all_well);
-  }
+       std::vector<std::vector<int>>{{0, 0, 1, 1}, {0, 1, 2, 3, 4, 5, 6}})
+    EXPECT_EQ(sleep_together(nodes, cpu_max), std::vector<std::string>(nodes.size()));
 }
 
 TEST(IdleGroup, WakesForTheNextRequest) {
@@ -124,8 +168,9 @@ TEST(IdleGroup, WakesForTheNextRequest) {
       std::ranges::sort(times);
       const auto p50 = std::chrono::duration_cast<microseconds>(times[kWakes / 2]);
       if (rank == 0) log_info("a sleeping group of 2 serves after {} us (median)", p50.count());
-      // 1 ms is promised at ranks <= cores; test machines are shared.
-      return p50 < milliseconds{50} ? Status{} : error(ErrorCode::kTimeout, "{} us", p50.count());
+      // 1 ms is promised at ranks <= cores; test machines are shared. A rank that nobody wakes looks
+      // once a second.
+      return p50 < milliseconds{300} ? Status{} : error(ErrorCode::kTimeout, "{} us", p50.count());
     });
   });
   for (const std::string& outcome : processes.outcomes())
