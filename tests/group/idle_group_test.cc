@@ -168,8 +168,8 @@ TEST(IdleGroup, WakesForTheNextRequest) {
       std::ranges::sort(times);
       const auto p50 = std::chrono::duration_cast<microseconds>(times[kWakes / 2]);
       if (rank == 0) log_info("a sleeping group of 2 serves after {} us (median)", p50.count());
-      // 1 ms is promised at ranks <= cores; test machines are shared. A rank that nobody wakes looks
-      // once a second.
+      // 1 ms is promised at ranks <= cores; test machines are shared. A rank that nobody wakes
+      // looks once a second.
       return p50 < milliseconds{300} ? Status{} : error(ErrorCode::kTimeout, "{} us", p50.count());
     });
   });

