@@ -46,10 +46,6 @@ class Process:
     """A verb of wideep that listens on a free port, or on one that its arguments name; ended with SIGTERM."""
 
     def __init__(self, verb, *arguments):
-<<<<<<< Updated upstream
-=======
-        """arguments: of a flag that is given twice the last counts."""
->>>>>>> Stashed changes
         self.folder = tempfile.TemporaryDirectory()
         ready = pathlib.Path(self.folder.name) / "url"
         self.log = open(pathlib.Path(self.folder.name) / "log", "w+")
