@@ -1,5 +1,6 @@
 // `wideep bench ep`: dispatch and combine of one MoE layer, against MPI and against memcpy.
 #include "base/file.h"
+#include "base/rounding.h"
 #include "base/topology.h"
 #include "cmd/ep_group.h"
 #include "cmd/ep_trial.h"
@@ -68,7 +69,7 @@ class WideepContestant final : public EpContestant {
                               .formats = trial_.formats};
     options.exchange.low_latency_tokens_max =
         trial_.mode == ep::Mode::kLowLatency ? trial_.num_tokens : 0;
-    const int32_t ranks_per_node = (trial_.num_ranks + trial_.num_nodes - 1) / trial_.num_nodes;
+    const int32_t ranks_per_node = divide_up(trial_.num_ranks, trial_.num_nodes);
     options.join = {.rank = rank,
                     .num_ranks = trial_.num_ranks,
                     .leader = {.host = "127.0.0.1", .port = static_cast<uint16_t>(trial_.port)},

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/rounding.h"
 #include "ep/balance.h"
 #include "ep/expert_load.h"
 
@@ -42,7 +43,7 @@ Result<ep::Placement> choose_placement(const PlacementOptions& options,
     WD_ASSIGN_OR_RETURN(load, read_load(options.load_file, num_layers, num_experts));
   }
   const int64_t wanted = num_experts + options.num_redundant_experts;
-  const int64_t per_rank = (wanted + num_ranks - 1) / num_ranks;
+  const int64_t per_rank = divide_up(wanted, num_ranks);
   std::vector<ep::LayerPlacement> layers;
   for (std::vector<double>& experts : load) {
     // Nothing is known of this layer: all alike.

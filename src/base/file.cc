@@ -1,6 +1,7 @@
 #include "base/file.h"
 
 #include "base/memory.h"
+#include "base/rounding.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -36,7 +37,7 @@ bool is_cached(int fd, int64_t offset, size_t bytes) {
   resident.resize(length / kPage + 1);
   const bool is_known = mincore(mapped, length, resident.data()) == 0;
   munmap(mapped, length);
-  const auto num_pages = static_cast<std::ptrdiff_t>((length + kPage - 1) / kPage);
+  const auto num_pages = static_cast<std::ptrdiff_t>(divide_up(length, kPage));
   return !is_known || std::all_of(resident.begin(), resident.begin() + num_pages,
                                   [](unsigned char page) { return (page & 1) != 0; });
 }
@@ -59,7 +60,7 @@ size_t read_direct(int fd, int64_t offset, std::span<std::byte> out) {
     const int64_t aligned = wanted - wanted % static_cast<int64_t>(kPage);
     const auto skipped = static_cast<size_t>(wanted - aligned);
     const size_t missing = skipped + out.size() - done;
-    const size_t sectors = (missing + kPage - 1) / kPage * kPage;
+    const size_t sectors = round_up(missing, kPage);
     const ssize_t got = pread(direct, piece.data(), std::min(sectors, piece.size()), aligned);
     if (got <= static_cast<ssize_t>(skipped)) break;
     const size_t count = std::min(static_cast<size_t>(got) - skipped, out.size() - done);

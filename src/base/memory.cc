@@ -1,6 +1,7 @@
 #include "base/memory.h"
 
 #include "base/check.h"
+#include "base/rounding.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@ bool is_mapped(size_t bytes) {
 }
 
 size_t in_huge_pages(size_t bytes) {
-  return (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  return round_up(bytes, kHugePage);
 }
 
 size_t read_number(const char* path, size_t fallback) {
@@ -53,7 +54,7 @@ AlignedBuffer::AlignedBuffer(size_t bytes) : bytes_(bytes) {
     madvise(data_, mapped.size(), MADV_HUGEPAGE);
     return;
   }
-  const size_t padded = (bytes + 63) / 64 * 64;
+  const size_t padded = round_up(bytes, 64);
   data_ = static_cast<std::byte*>(std::aligned_alloc(64, padded));
   WD_CHECK(data_ != nullptr);
   std::memset(data_, 0, padded);

@@ -1,6 +1,7 @@
 #include "base/thread_pool.h"
 
 #include "base/check.h"
+#include "base/rounding.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -27,9 +28,7 @@ void pin_current_thread(int cpu) {
 
 void SharedItems::start(int64_t num_items, int64_t range_max) {
   const auto num_shares = static_cast<int64_t>(shares_.size());
-  const auto begin_of = [&](int64_t share) {
-    return (share * num_items + num_shares - 1) / num_shares;
-  };
+  const auto begin_of = [&](int64_t share) { return divide_up(share * num_items, num_shares); };
   for (int64_t i = 0; i < num_shares; ++i) {
     Share& share = shares_[static_cast<size_t>(i)];
     share.next.store(begin_of(i), std::memory_order_relaxed);

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/rounding.h"
 #include "engine/engine_impl.h"
 
 #include <algorithm>
@@ -24,7 +25,7 @@ Status check_draft(const model::ModelConfig& config, const kv::KvLayout& layout)
 }
 
 int64_t blocks_for(int64_t num_tokens, const EngineOptions& options) {
-  return (num_tokens + options.block_size - 1) / options.block_size;
+  return divide_up(num_tokens, options.block_size);
 }
 
 // As many blocks as asked for; else what fits into the bytes; else what all sequences could fill,

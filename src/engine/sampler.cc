@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/random.h"
+#include "base/rounding.h"
 #include "engine/sampler_rules.h"
 
 #include <algorithm>
@@ -159,7 +160,7 @@ void TokenHistory::append(TokenId generated) {
 
 Sampler::Sampler(const math::Kernels& kernels, int64_t vocab_size)
     : kernels_(kernels), adjusted_(static_cast<size_t>(vocab_size)) {
-  const size_t num_strides = (adjusted_.size() + kStride - 1) / kStride;
+  const size_t num_strides = divide_up(adjusted_.size(), kStride);
   live_.reserve(num_strides);
   for (std::vector<float>* entries : {&values_, &weights_, &scratch_})
     entries->reserve(num_strides * kStride);

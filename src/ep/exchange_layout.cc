@@ -1,6 +1,7 @@
 #include "ep/exchange_layout.h"
 
 #include "base/check.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 
@@ -10,7 +11,7 @@ namespace {
 constexpr int64_t kLine = 64;
 
 int64_t padded(int64_t bytes) {
-  return (bytes + kLine - 1) / kLine * kLine;
+  return round_up(bytes, kLine);
 }
 
 }  // namespace

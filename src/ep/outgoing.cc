@@ -1,6 +1,7 @@
 #include "ep/outgoing.h"
 
 #include "base/check.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 #include <cstring>
@@ -126,8 +127,7 @@ void Outgoing::encode_rows(MatrixView<const float> h, int64_t begin, int64_t end
   const int64_t row_bytes = exchange_.layout.row_bytes();
   std::byte* const arena = exchange_.fabric.arena().data();
   exchange_.pool.run([&](int thread) {
-    const int64_t share =
-        (end - begin + exchange_.pool.num_threads() - 1) / exchange_.pool.num_threads();
+    const int64_t share = divide_up(end - begin, exchange_.pool.num_threads());
     int64_t t = begin + thread * share;
     const int64_t last = std::min(t + share, end);
     if (thread == 0) t = try_both_ways(h, t, last);

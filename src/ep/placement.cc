@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 
@@ -46,7 +47,7 @@ Result<LayerPlacement> LayerPlacement::create(int32_t num_experts,
 }
 
 LayerPlacement LayerPlacement::linear(int32_t num_experts, int32_t num_ranks) {
-  const int32_t slots_per_rank = (num_experts + num_ranks - 1) / num_ranks;
+  const int32_t slots_per_rank = divide_up(num_experts, num_ranks);
   std::vector<ExpertId> expert_of(static_cast<size_t>(slots_per_rank * num_ranks), kNoExpert);
   int32_t expert = 0;
   for (int32_t rank = 0; rank < num_ranks; ++rank) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/result.h"
+#include "base/rounding.h"
 #include "epp/endpoint.h"
 
 #include <cstdint>
@@ -27,7 +28,7 @@ class PrefixIndex;
 inline constexpr int64_t kBytesPerToken = 4;
 
 constexpr int64_t tokens_of_bytes(int64_t bytes) {
-  return (bytes + kBytesPerToken - 1) / kBytesPerToken;
+  return divide_up(bytes, kBytesPerToken);
 }
 
 // The part of a request that decides where it goes.

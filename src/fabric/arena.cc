@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/rounding.h"
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -84,7 +85,7 @@ int64_t Arena::bytes_for(const Shape& shape) {
 
 int64_t Arena::bytes_offset(const Shape& shape) {
   const int64_t end = line_offset(shape, ChannelId{shape.num_channels}, RankId{0});
-  return (end + kPage - 1) / kPage * kPage;
+  return round_up(end, kPage);
 }
 
 int64_t Arena::line_offset(const Shape& shape, ChannelId channel, RankId source) {

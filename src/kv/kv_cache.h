@@ -15,6 +15,7 @@
 // Thread: the engine thread only.
 #pragma once
 
+#include "base/rounding.h"
 #include "kv/block_pool.h"
 #include "kv/prefix_index.h"
 
@@ -45,9 +46,7 @@ class KvCache {
 
   int64_t num_available() const { return pool_->num_available(); }
 
-  int64_t blocks_for(int64_t num_tokens) const {
-    return (num_tokens + block_tokens() - 1) / block_tokens();
-  }
+  int64_t blocks_for(int64_t num_tokens) const { return divide_up(num_tokens, block_tokens()); }
 
   PrefixMatch match(std::span<const api::BlockHash> names) const;
   void share(const PrefixMatch& match, std::vector<BlockId>& table);

@@ -1,5 +1,7 @@
 #include "kv/pool_image.h"
 
+#include "base/rounding.h"
+
 #include <atomic>
 #include <utility>
 
@@ -29,7 +31,7 @@ Result<PoolImage> PoolImage::create(KvLayout layout, int64_t num_blocks) {
     if (group.block_bytes() > (kBytesMax - image.bytes_) / num_blocks)
       return invalid_argument("{} KV blocks of {} bytes are more than can be counted", num_blocks,
                               group.block_bytes());
-    image.bytes_ = (image.bytes_ + kPage - 1) / kPage * kPage;
+    image.bytes_ = round_up(image.bytes_, kPage);
     image.group_offsets_.push_back(image.bytes_);
     image.bytes_ += num_blocks * group.block_bytes();
   }

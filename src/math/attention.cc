@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "base/rounding.h"
 #include "math/attention_kernels.h"
 #include "math/attention_plan.h"
 
@@ -20,10 +21,6 @@ constexpr int64_t kSplitTilesMax = 8;
 constexpr int64_t kSlotsPerThread = 4;
 // Work items per thread below which the balance between threads suffers.
 constexpr int64_t kItemsPerThread = 4;
-
-int64_t round_up_64(int64_t bytes) {
-  return (bytes + 63) / 64 * 64;
-}
 
 // One partition of a group; group -1: none.
 struct Item {
@@ -112,9 +109,9 @@ Attention::Engine::Engine(ThreadPool& pool,
       split_tiles_max_(std::min(kSplitTilesMax, kernels.tiles_max)),
       num_slots_(kSlotsPerThread * pool.num_threads()) {
   WD_CHECK(kernels.tiles_max <= kTilesMax);
-  const int64_t queries = round_up_64(kernels.query_bytes(shape)) * kernels.tiles_max;
+  const int64_t queries = round_up(kernels.query_bytes(shape), 64) * kernels.tiles_max;
   // Threads are a page apart, so that prefetches do not reach into each other's memory.
-  const int64_t stride = (queries + kernels.work_bytes(shape) + 4095) / 4096 * 4096 + 4096;
+  const int64_t stride = round_up(queries + kernels.work_bytes(shape), 4096) + 4096;
   memory_ = AlignedBuffer(static_cast<size_t>(stride * pool.num_threads()));
   for (int64_t thread = 0; thread < pool.num_threads(); ++thread) {
     std::byte* base = memory_.data() + thread * stride;

@@ -1,15 +1,12 @@
 #include "math/attention_plan.h"
 
 #include "base/check.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 
 namespace wideep::math {
 namespace {
-
-int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 int64_t cost(const AttentionGroup& group) {
   return group.num_tiles() * group.num_positions;

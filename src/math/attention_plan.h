@@ -3,6 +3,7 @@
 // Thread: plan() by one thread; everything else is const.
 #pragma once
 
+#include "base/rounding.h"
 #include "math/attention.h"
 #include "math/attention_kernels.h"
 
@@ -23,11 +24,9 @@ struct AttentionGroup {
   int64_t first_tile = 0;     // counted over all groups of the call
   int64_t num_positions = 0;  // that its last row attends to
 
-  int64_t num_tiles() const { return (num_rows + kRowTile - 1) / kRowTile; }
+  int64_t num_tiles() const { return divide_up(num_rows, kRowTile); }
 
-  int64_t num_partitions() const {
-    return (num_positions + kAttentionPartition - 1) / kAttentionPartition;
-  }
+  int64_t num_partitions() const { return divide_up(num_positions, kAttentionPartition); }
 };
 
 class AttentionPlan {

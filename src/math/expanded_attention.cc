@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "base/rounding.h"
 #include "math/attention_kernels.h"
 
 #include <algorithm>
@@ -16,10 +17,6 @@ namespace {
 constexpr int64_t kTilesMax = 32;
 // Cached rows that are expanded at once: their latents and products stay in L2.
 constexpr int64_t kExpandRows = 128;
-
-int64_t round_up_64(int64_t bytes) {
-  return round_up(bytes, 64);
-}
 
 // How the kernels see one expanded head: [key, value] of each position, each part at a line.
 AttentionShape head_shape(const ExpandedShape& shape) {
@@ -141,14 +138,14 @@ ExpandedAttention::Engine::Engine(ThreadPool& pool,
   WD_CHECK(shape.num_heads > 0 && shape.value_width > 0 && shape.key_width() > 0);
   WD_CHECK(shape.latent_width + shape.rope_width <= shape.token_values);
   WD_CHECK(attention_.tiles_max <= kTilesMax);
-  const int64_t num_tiles = (queries_max + kRowTile - 1) / kRowTile;
+  const int64_t num_tiles = divide_up(queries_max, kRowTile);
   const int64_t latent_bytes = row_bytes(row_format(shape.format), shape.latent_width);
   const std::array<int64_t, 6> bytes = {
-      round_up_64(attention_.query_bytes(head_)) * attention_.tiles_max,
-      round_up_64(attention_.work_bytes(head_)),
+      round_up(attention_.query_bytes(head_), 64) * attention_.tiles_max,
+      round_up(attention_.work_bytes(head_), 64),
       kAttentionPartition * head_.token_values * value_bytes_,
       copies_latents_ ? kExpandRows * latent_bytes : 0,
-      kExpandRows * round_up_64(std::max(shape.nope_width, shape.value_width) * 4),
+      kExpandRows * round_up(std::max(shape.nope_width, shape.value_width) * 4, 64),
       num_tiles * 2 * kRowTile * 4};
   int64_t stride = 4096;  // threads are a page apart: prefetches do not reach the neighbour
   for (const int64_t part : bytes)
@@ -179,7 +176,7 @@ void ExpandedAttention::Engine::forward(const ExpansionWeights& weights,
   pool_.for_each(num_slices * parts, [&](int64_t item, int thread) {
     const AttentionChunk& chunk = chunks[static_cast<size_t>(item / parts / shape_.num_heads)];
     const int64_t part = item % parts;
-    const int64_t step = (chunk.count + parts - 1) / parts;
+    const int64_t step = divide_up(chunk.count, parts);
     const int64_t first = std::min(chunk.count, part * step);
     const Slice slice{.chunk = chunk,
                       .head = item / parts % shape_.num_heads,
@@ -329,7 +326,7 @@ void ExpandedAttention::Engine::attend_tiles(const Slice& slice,
                                              int64_t start,
                                              std::span<RowTile> tiles,
                                              Scratch& scratch) {
-  const int64_t query_bytes = round_up_64(attention_.query_bytes(head_));
+  const int64_t query_bytes = round_up(attention_.query_bytes(head_), 64);
   int64_t query = queries.first;
   std::byte* packed = scratch.queries;
   for (RowTile& tile : tiles) {

@@ -1,6 +1,7 @@
 #include "math/formats.h"
 
 #include "base/check.h"
+#include "base/rounding.h"
 #include "math/packed_layout.h"
 #include "math/scalar_values.h"
 
@@ -82,7 +83,7 @@ int64_t row_bytes(RowFormat format, int64_t cols) {
     case RowFormat::kInt8:
       return values + 64;
     case RowFormat::kFp8:
-      return values + round_up((cols + kScaleBlock - 1) / kScaleBlock * 4, 64);
+      return values + round_up(divide_up(cols, kScaleBlock) * 4, 64);
   }
   WD_CHECK(false);
 }

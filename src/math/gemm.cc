@@ -1,6 +1,7 @@
 #include "math/gemm.h"
 
 #include "base/check.h"
+#include "base/rounding.h"
 #include "math/panel_product.h"
 
 #include <algorithm>
@@ -151,7 +152,7 @@ void parallel_gemm(ThreadPool& pool,
   WD_CHECK(out.rows == num_rows && out.cols == w.n);
   if (num_rows == 0) return;
   const int64_t step = rows_per_block(x);
-  const int64_t blocks = (num_rows + step - 1) / step;
+  const int64_t blocks = divide_up(num_rows, step);
   const auto block_of = [&](int64_t block) {
     return product_of(w, x.slice(block * step, std::min(step, num_rows - block * step)));
   };

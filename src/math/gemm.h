@@ -23,6 +23,7 @@
 #pragma once
 
 #include "base/matrix.h"
+#include "base/rounding.h"
 #include "base/thread_pool.h"
 #include "math/formats.h"
 #include "math/kernels.h"
@@ -44,7 +45,7 @@ struct PackedMatrix {
   int64_t k = 0;  // inputs
   std::span<const std::byte> bytes;
 
-  int64_t num_panels() const { return (n + kPanelCols - 1) / kPanelCols; }
+  int64_t num_panels() const { return divide_up(n, kPanelCols); }
 };
 
 // Bytes that a packed matrix takes, a multiple of 64.

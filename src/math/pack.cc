@@ -1,5 +1,6 @@
 // Packing of weight matrices, and its inverse for tests: see packed_layout.h for where bytes go.
 #include "base/check.h"
+#include "base/rounding.h"
 #include "math/gemm.h"
 #include "math/packed_layout.h"
 #include "math/scalar_values.h"
@@ -14,10 +15,6 @@ namespace wideep::math {
 namespace {
 
 using Dtype = SourceMatrix::Dtype;
-
-int64_t blocks_of(int64_t value, int64_t block) {
-  return (value + block - 1) / block;
-}
 
 // Code of a compressed-tensors pack-quantized matrix: eight nibbles in an i32, lowest first.
 int int4_code(const SourceMatrix& w, int64_t row, int64_t col) {
@@ -41,8 +38,8 @@ void decode_row(const SourceMatrix& w, int64_t row, float* out) {
 
 // One f32 scale per 128 x 128 block: the source's own, or amax / 448 of what it holds.
 std::vector<float> fp8_scales(const SourceMatrix& w) {
-  const int64_t block_cols = blocks_of(w.k, kScaleBlock);
-  const auto count = static_cast<size_t>(blocks_of(w.n, kScaleBlock) * block_cols);
+  const int64_t block_cols = divide_up(w.k, kScaleBlock);
+  const auto count = static_cast<size_t>(divide_up(w.n, kScaleBlock) * block_cols);
   if (w.dtype == Dtype::kFp8) return {w.block_scales, w.block_scales + count};
   std::vector<float> scales(count, 0.0F);
   std::vector<float> values(static_cast<size_t>(w.k));
@@ -166,7 +163,7 @@ class PanelPacker {
     for (int64_t c = 0; c < kPanelCols; ++c) {
       const Column& column = columns[static_cast<size_t>(c)];
       if (column.source == nullptr) continue;
-      const int64_t block_cols = blocks_of(k_, kScaleBlock);
+      const int64_t block_cols = divide_up(k_, kScaleBlock);
       const float* scales =
           column.source->block_scales.data() + column.row / kScaleBlock * block_cols;
       const int64_t half = c / (kPanelCols / 2);
@@ -304,11 +301,11 @@ int64_t panel_bytes(WeightFormat format, int64_t k) {
 }
 
 int64_t packed_bytes(WeightFormat format, int64_t n, int64_t k) {
-  return blocks_of(n, kPanelCols) * panel_bytes(format, k);
+  return divide_up(n, kPanelCols) * panel_bytes(format, k);
 }
 
 int64_t packed_gate_up_bytes(WeightFormat format, int64_t inner, int64_t k) {
-  return blocks_of(inner, kPanelCols / 2) * panel_bytes(format, k);
+  return divide_up(inner, kPanelCols / 2) * panel_bytes(format, k);
 }
 
 float SourceMatrix::at(int64_t row, int64_t col) const {
@@ -321,7 +318,7 @@ float SourceMatrix::at(int64_t row, int64_t col) const {
     case Dtype::kF16:
       return f16_to_f32(load<uint16_t>(data, index));
     case Dtype::kFp8: {
-      const int64_t block = row / kScaleBlock * blocks_of(k, kScaleBlock) + col / kScaleBlock;
+      const int64_t block = row / kScaleBlock * divide_up(k, kScaleBlock) + col / kScaleBlock;
       return fp8_to_f32(load<uint8_t>(data, index)) * block_scales[block];
     }
     case Dtype::kInt8:
@@ -338,7 +335,7 @@ void pack(const SourceMatrix& w, WeightFormat format, std::span<std::byte> out) 
   WD_CHECK(static_cast<int64_t>(out.size()) == packed_bytes(format, w.n, w.k));
   const Source source = prepare(w, format);
   PanelPacker packer(format, w.k);
-  for (int64_t panel = 0; panel < blocks_of(w.n, kPanelCols); ++panel) {
+  for (int64_t panel = 0; panel < divide_up(w.n, kPanelCols); ++panel) {
     Columns columns;
     for (int64_t c = 0; c < kPanelCols; ++c) {
       const int64_t row = panel * kPanelCols + c;
@@ -358,7 +355,7 @@ void pack_gate_up(const SourceMatrix& gate,
   const Source up_source = prepare(up, format);
   PanelPacker packer(format, gate.k);
   constexpr int64_t kHalf = kPanelCols / 2;
-  for (int64_t panel = 0; panel < blocks_of(gate.n, kHalf); ++panel) {
+  for (int64_t panel = 0; panel < divide_up(gate.n, kHalf); ++panel) {
     Columns columns;
     for (int64_t c = 0; c < kPanelCols; ++c) {
       const int64_t row = panel * kHalf + c % kHalf;

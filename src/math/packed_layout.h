@@ -15,6 +15,7 @@
 #pragma once
 
 #include "base/check.h"
+#include "base/rounding.h"
 #include "math/formats.h"
 
 #include <cstdint>
@@ -24,10 +25,6 @@ namespace wideep::math {
 inline constexpr int64_t kPanelCols = 64;
 inline constexpr int64_t kInt4GroupCodes = kInt4Group / 2 * kPanelCols;
 inline constexpr int64_t kInt4GroupBytes = kInt4GroupCodes + kPanelCols * 2;
-
-constexpr int64_t round_up(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit * unit;
-}
 
 constexpr int64_t padded_k(int64_t k) {
   return round_up(k, 64);
@@ -41,7 +38,7 @@ constexpr int64_t fp8_code_offset(int64_t k, int64_t c) {
 }
 
 constexpr int64_t fp8_scale_bytes(int64_t kp) {
-  return round_up((kp + kScaleBlock - 1) / kScaleBlock * 2 * 4, 64);
+  return round_up(divide_up(kp, kScaleBlock) * 2 * 4, 64);
 }
 
 // Bytes of a panel's codes or values, in front of what scales come behind them.

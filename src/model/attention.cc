@@ -1,6 +1,7 @@
 #include "model/attention.h"
 
 #include "base/check.h"
+#include "base/rounding.h"
 #include "model/rope.h"
 
 #include <algorithm>
@@ -14,7 +15,7 @@ int64_t cached_values(const ModelConfig& config, math::CacheFormat format) {
   const int64_t values = config.attention == AttentionKind::kMla
                              ? config.kv_lora_rank + config.qk_rope_head_dim
                              : 2 * config.num_kv_heads * config.head_dim;
-  return math::round_up(values, 64 / math::cache_value_bytes(format));
+  return round_up(values, 64 / math::cache_value_bytes(format));
 }
 
 math::AttentionShape attention_shape(const ModelConfig& config, math::CacheFormat format) {
@@ -57,11 +58,10 @@ int64_t fused_columns(const ModelConfig& config) {
   const int64_t q_rows = config.num_heads * config.q_head_dim();
   if (config.attention == AttentionKind::kMla) {
     const int64_t q = config.q_lora_rank > 0 ? config.q_lora_rank : q_rows;
-    return math::round_up(q, math::kPanelCols) + config.kv_lora_rank + config.qk_rope_head_dim;
+    return round_up(q, math::kPanelCols) + config.kv_lora_rank + config.qk_rope_head_dim;
   }
   const int64_t kv_rows = config.num_kv_heads * config.head_dim;
-  const int64_t v_column =
-      math::round_up(math::round_up(q_rows, math::kPanelCols) + kv_rows, math::kPanelCols);
+  const int64_t v_column = round_up(round_up(q_rows, math::kPanelCols) + kv_rows, math::kPanelCols);
   return v_column + kv_rows;
 }
 

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/rounding.h"
 #include "math/formats.h"
 
 #include <algorithm>
@@ -20,10 +21,6 @@ constexpr std::string_view kSingleName = "model.safetensors";
 constexpr std::string_view kWeightSuffix = ".weight";
 
 using Shape = std::vector<int64_t>;
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 Status check_tensor(const TensorRef& ref, std::span<const Dtype> dtypes, const Shape& shape) {
   const TensorEntry& entry = *ref.entry;
@@ -192,8 +189,8 @@ Result<TensorSource> Checkpoint::locate_plain(const TensorSpec& spec,
       return invalid_argument("{}: tensor '{}': dtype F8_E4M3, but '{}' is missing",
                               values.file->name(), spec.name, scale_name);
     }
-    const Shape blocks = {ceil_div(spec.rows, math::kScaleBlock),
-                          ceil_div(spec.cols, math::kScaleBlock)};
+    const Shape blocks = {divide_up(spec.rows, math::kScaleBlock),
+                          divide_up(spec.cols, math::kScaleBlock)};
     WD_TRY(check_tensor(*scales, kScale, blocks));
   } else {
     WD_TRY(check_tensor(values, kPlain, shape));

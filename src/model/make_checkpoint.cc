@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/random.h"
+#include "base/rounding.h"
 #include "math/formats.h"
 #include "model/exact_math.h"
 #include "model/safetensors_writer.h"
@@ -179,9 +180,7 @@ class Maker {
     return spec.name.ends_with("e_score_correction_bias");
   }
 
-  static int64_t blocks(int64_t extent) {
-    return (extent + math::kScaleBlock - 1) / math::kScaleBlock;
-  }
+  static int64_t blocks(int64_t extent) { return divide_up(extent, math::kScaleBlock); }
 
   void declare(const TensorSpec& spec) {
     std::vector<int64_t> shape = {spec.rows};

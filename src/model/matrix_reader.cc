@@ -1,6 +1,7 @@
 #include "model/matrix_reader.h"
 
 #include "base/check.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 #include <cmath>
@@ -94,9 +95,9 @@ Status MatrixReader::read_scales(const TensorSource& source, RowRange rows) {
   const bool is_fp8 = source.storage == Storage::kFp8;
   const int64_t rows_per_scale = is_fp8 ? math::kScaleBlock : 1;
   const int64_t cols_per_scale = is_fp8 ? math::kScaleBlock : math::kInt4Group;
-  const int64_t per_row = (source.cols + cols_per_scale - 1) / cols_per_scale;
+  const int64_t per_row = divide_up(source.cols, cols_per_scale);
   const int64_t first = rows.begin / rows_per_scale;
-  const int64_t count = ((rows.end + rows_per_scale - 1) / rows_per_scale - first) * per_row;
+  const int64_t count = (divide_up(rows.end, rows_per_scale) - first) * per_row;
   const TensorRef& ref = *source.scales;
   scales_.resize(static_cast<size_t>(count));
   if (is_fp8) {

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -34,7 +35,7 @@ std::string header_text(std::span<const TensorEntry> tensors) {
     entry.dump_to(text);
   }
   text += '}';
-  text.resize((text.size() + 7) / 8 * 8, ' ');
+  text.resize(round_up(text.size(), 8), ' ');
   return text;
 }
 

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/rounding.h"
 #include "model/cache_folder.h"
 #include "model/loaders.h"
 #include "model/numeric_config.h"
@@ -49,7 +50,7 @@ static_assert(sizeof(TableEntry) == 40);
 // Where every item lies in the file: in the order of the plan, each at a multiple of 64.
 std::vector<TableEntry> lay_out(const WeightPlan& plan) {
   const auto count = static_cast<int64_t>(plan.items().size());
-  int64_t offset = math::round_up(
+  int64_t offset = round_up(
       static_cast<int64_t>(sizeof(Header)) + count * static_cast<int64_t>(sizeof(TableEntry)),
       kAlignment);
   std::vector<TableEntry> table;
@@ -59,13 +60,13 @@ std::vector<TableEntry> lay_out(const WeightPlan& plan) {
                      .arena_offset = place.offset,
                      .file_offset = offset,
                      .bytes = place.bytes});
-    offset += math::round_up(place.bytes, 64);
+    offset += round_up(place.bytes, 64);
   }
   return table;
 }
 
 int64_t file_bytes(const std::vector<TableEntry>& table) {
-  return table.back().file_offset + math::round_up(table.back().bytes, 64);
+  return table.back().file_offset + round_up(table.back().bytes, 64);
 }
 
 // Runs body(item) on all threads and adds up the bytes; keeps the first failure.

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/rounding.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -117,7 +118,7 @@ class WeightPlanner {
 
 Place WeightPlanner::take(int64_t bytes) {
   const Place place{Arena::kDense, plan_.dense_bytes_, bytes};
-  plan_.dense_bytes_ += math::round_up(bytes, 64);
+  plan_.dense_bytes_ += round_up(bytes, 64);
   plan_.items_.push_back(place);
   return place;
 }
@@ -143,7 +144,7 @@ void WeightPlanner::add_panels(const TensorSource& source,
   const int64_t panel = math::panel_bytes(format, source.cols);
   for (int64_t begin = 0; begin < source.rows; begin += step) {
     const int64_t end = std::min(source.rows, begin + step);
-    const int64_t panels = math::round_up(end - begin, math::kPanelCols) / math::kPanelCols;
+    const int64_t panels = divide_up(end - begin, math::kPanelCols);
     add_task(
         {.kind = PackTask::Kind::kPanels,
          .sources = {source},
@@ -161,12 +162,12 @@ void WeightPlanner::add_matrix(std::span<const TensorSource> parts,
   out.k = parts.front().cols;
   out.n = 0;
   for (const TensorSource& part : parts)
-    out.n = math::round_up(out.n, math::kPanelCols) + part.rows;
+    out.n = round_up(out.n, math::kPanelCols) + part.rows;
   const Place place = take(math::packed_bytes(format, out.n, out.k));
   plan_.byte_views_.push_back({&out.bytes, place});
   int64_t column = 0;
   for (const TensorSource& part : parts) {
-    column = math::round_up(column, math::kPanelCols);
+    column = round_up(column, math::kPanelCols);
     const int64_t skip = column / math::kPanelCols * math::panel_bytes(format, out.k);
     add_panels(part, format, {place.arena, place.offset + skip, place.bytes - skip});
     column += part.rows;
@@ -298,7 +299,7 @@ Status WeightPlanner::add_mla(const std::string& prefix, MlaWeights& out) {
                       .rows = config_.kv_lora_rank + config_.qk_rope_head_dim,
                       .cols = hidden};
   WD_TRY(add_fused(std::array{q, kv}, out.qkv_a));
-  out.kv_column = math::round_up(q.rows, math::kPanelCols);
+  out.kv_column = round_up(q.rows, math::kPanelCols);
   if (rank > 0) {
     WD_TRY(add_vector(prefix + "q_a_layernorm.weight", rank, out.q_a_norm));
     WD_TRY(add_linear(prefix + "q_b_proj.weight", q_rows, rank, out.q_b));
@@ -352,8 +353,8 @@ Status WeightPlanner::add_gqa(const std::string& prefix, GqaWeights& out) {
   const TensorSpec k{.name = prefix + "k_proj.weight", .rows = kv_rows, .cols = hidden};
   const TensorSpec v{.name = prefix + "v_proj.weight", .rows = kv_rows, .cols = hidden};
   WD_TRY(add_fused(std::array{q, k, v}, out.qkv));
-  out.k_column = math::round_up(q_rows, math::kPanelCols);
-  out.v_column = math::round_up(out.k_column + kv_rows, math::kPanelCols);
+  out.k_column = round_up(q_rows, math::kPanelCols);
+  out.v_column = round_up(out.k_column + kv_rows, math::kPanelCols);
   WD_TRY(add_vector(prefix + "q_norm.weight", config_.head_dim, out.q_norm));
   WD_TRY(add_vector(prefix + "k_norm.weight", config_.head_dim, out.k_norm));
   return add_linear(prefix + "o_proj.weight", hidden, q_rows, out.o);
