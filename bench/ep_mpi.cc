@@ -61,7 +61,7 @@ class MpiContestant final : public EpContestant {
  public:
   MpiContestant(const EpTrial& trial, RankId rank)
       : trial_(trial),
-        rank_(static_cast<size_t>(index(rank))),
+        rank_(subscript(rank)),
         num_ranks_(static_cast<size_t>(trial.num_ranks)),
         row_bytes_(math::row_bytes(trial.formats.dispatch, trial.hidden)),
         result_bytes_(math::row_bytes(trial.formats.combine, trial.hidden)),
@@ -106,7 +106,7 @@ class MpiContestant final : public EpContestant {
     }
     for (size_t i = 0; i < inputs.experts.size(); ++i) {
       const ep::SlotAddress home = inputs.placement.replicas(inputs.experts[i]).front();
-      Destination& to = to_[static_cast<size_t>(index(home.rank))];
+      Destination& to = to_[subscript(home.rank)];
       const auto token = static_cast<int64_t>(i) / trial_.top_k;
       if (to.tokens.empty() || to.tokens.back() != token) to.tokens.push_back(token);
       to.wanted.push_back({.row = static_cast<uint32_t>(to.tokens.size() - 1),
@@ -205,8 +205,7 @@ class MpiContestant final : public EpContestant {
   void add(const EpInputs& inputs, MatrixView<float> x) {
     row_of_.assign(num_ranks_, 0);
     for (size_t i = 0; i < inputs.experts.size(); ++i) {
-      const auto r =
-          static_cast<size_t>(index(inputs.placement.replicas(inputs.experts[i]).front().rank));
+      const auto r = subscript(inputs.placement.replicas(inputs.experts[i]).front().rank);
       homes_[i] = results_in_.of(r) + row_of_[r]++ * result_bytes_;
     }
     const auto top_k = static_cast<size_t>(trial_.top_k);

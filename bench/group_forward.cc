@@ -223,8 +223,8 @@ class Split {
   std::unique_ptr<fabric::GroupFabric> connect(RankId id) {
     const fabric::GroupFabricOptions options{.wait = fabric::WaitPolicy::for_node(kRanks, kRanks)};
     if (!hosts_)
-      return *fabric::GroupFabric::create(
-          shape_, id, std::move(local_[static_cast<size_t>(index(id))]), {}, options);
+      return *fabric::GroupFabric::create(shape_, id, std::move(local_[subscript(id)]), {},
+                                          options);
     return *fabric::join({.rank = id,
                           .num_ranks = kRanks,
                           .leader = hosts_->leader,
@@ -237,7 +237,7 @@ class Split {
   }
 
   void serve(const std::string& folder, LoadOptions load, RankId id) {
-    if (hosts_) enter_namespace(hosts_->namespaces[static_cast<size_t>(index(id))]);
+    if (hosts_) enter_namespace(hosts_->namespaces[subscript(id)]);
     ThreadPool pool({.num_threads = 1, .cpus = {index(id)}});
     const auto fabric = connect(id);
     for (int32_t layer = 0; layer < placement_.num_layers(); ++layer) {

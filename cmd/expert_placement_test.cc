@@ -22,8 +22,7 @@ std::string document_of(const ep::Placement& placement,
   for (int32_t l = 0; l < placement.num_layers(); ++l) {
     const auto experts = placement.layer(LayerId{l}).experts_of(rank);
     for (int32_t s = 0; s < std::ssize(experts); ++s) {
-      const int64_t rows =
-          rows_of_expert[static_cast<size_t>(l)][static_cast<size_t>(index(experts[s]))];
+      const int64_t rows = rows_of_expert[static_cast<size_t>(l)][subscript(experts[s])];
       load.add_computed(LayerId{l}, SlotId{s}, rows);
       load.add_sent(LayerId{l}, rank, rows);
     }

@@ -1,6 +1,7 @@
 // Ids are types, so that a rank cannot be passed where an expert is meant.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -20,6 +21,13 @@ template <typename Id>
   requires std::is_enum_v<Id>
 constexpr auto index(Id id) {
   return static_cast<std::underlying_type_t<Id>>(id);
+}
+
+// The same for containers: peers[subscript(rank)].
+template <typename Id>
+  requires std::is_enum_v<Id>
+constexpr size_t subscript(Id id) {
+  return static_cast<size_t>(index(id));
 }
 
 }  // namespace wideep

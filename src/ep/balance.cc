@@ -112,7 +112,7 @@ void part_twins(std::span<ExpertId> expert_of,
                 int32_t slots_per_rank,
                 std::span<const double> per_replica) {
   const auto per_rank = static_cast<size_t>(slots_per_rank);
-  const auto weight = [&](ExpertId e) { return per_replica[static_cast<size_t>(index(e))]; };
+  const auto weight = [&](ExpertId e) { return per_replica[subscript(e)]; };
   for (size_t p = 0; p < expert_of.size(); ++p) {
     const auto own = expert_of.subspan(p / per_rank * per_rank, per_rank);
     if (!holds(own.first(p % per_rank), expert_of[p])) continue;

@@ -432,8 +432,7 @@ uint64_t row_bytes_of(const SimGroup& group) {
           const RankId home =
               group.placement.layer(LayerId{layer}).replicas(experts[i]).front().rank;
           if (shape.same_node(home, RankId{r})) continue;
-          rows.insert(
-              {i / static_cast<size_t>(s.top_k), shape.node_of[static_cast<size_t>(index(home))]});
+          rows.insert({i / static_cast<size_t>(s.top_k), shape.node_of[subscript(home)]});
           bytes += static_cast<uint64_t>(layout.result_bytes());
         }
         bytes += rows.size() * static_cast<uint64_t>(layout.row_bytes());

@@ -25,12 +25,12 @@ void Inbox::clear() {
 }
 
 void Inbox::add(SlotId slot, const Arrival& arrival) {
-  WD_CHECK(static_cast<size_t>(index(slot)) < queues_.size());
+  WD_CHECK(subscript(slot) < queues_.size());
   WD_CHECK(std::ssize(arrivals_) < arrivals_max_);
   const auto place = static_cast<int32_t>(arrivals_.size());
   arrivals_.push_back(arrival);
   next_.push_back(-1);
-  Queue& queue = queues_[static_cast<size_t>(index(slot))];
+  Queue& queue = queues_[subscript(slot)];
   (queue.length == 0 ? queue.first : next_[static_cast<size_t>(queue.last)]) = place;
   queue.last = place;
   ++queue.length;

@@ -32,9 +32,7 @@ class Inbox {
 
   int64_t num_waiting() const { return num_waiting_; }
 
-  int64_t num_waiting(SlotId slot) const {
-    return queues_[static_cast<size_t>(index(slot))].length;
-  }
+  int64_t num_waiting(SlotId slot) const { return queues_[subscript(slot)].length; }
 
   struct Group {
     SlotId slot{};

@@ -8,10 +8,6 @@
 namespace wideep::ep {
 namespace {
 
-size_t at(RankId rank) {
-  return static_cast<size_t>(index(rank));
-}
-
 int64_t batch_rows_max(const Exchange& exchange) {
   return std::min(exchange.options.batch_rows_max,
                   exchange.num_ranks() * exchange.layout.entries_max());
@@ -89,7 +85,7 @@ Result<bool> Incoming::receive() {
 }
 
 Result<bool> Incoming::receive_from(RankId rank) {
-  Source& source = sources_[at(rank)];
+  Source& source = sources_[subscript(rank)];
   WD_ASSIGN_OR_RETURN(const std::optional<DispatchWord> word,
                       parse_dispatch(exchange_.fabric.poll(rank, kDispatchChannel), id_,
                                      exchange_.layout.entries_max()));
@@ -106,7 +102,7 @@ Result<bool> Incoming::receive_from(RankId rank) {
 
 // Copies, checks, and queues the entries up to `end`.
 Status Incoming::take_entries(RankId rank, int64_t end) {
-  Source& source = sources_[at(rank)];
+  Source& source = sources_[subscript(rank)];
   const ExchangeShape& shape = exchange_.options.shape;
   const LayerPlacement& layer = exchange_.placement.layer(id_.layer);
   const EntryLimits limits{.tokens_max = shape.tokens_max,
@@ -126,7 +122,7 @@ Status Incoming::take_entries(RankId rank, int64_t end) {
 const std::byte* Incoming::row(RankId source, int64_t token) const {
   const ExchangeLayout& layout = exchange_.layout;
   if (is_here(source)) return exchange_.fabric.mapped(source).data() + layout.row(token);
-  const Region& region = regions_[at(source)];
+  const Region& region = regions_[subscript(source)];
   return exchange_.fabric.mapped(region.owner).data() + layout.region_row(region, token);
 }
 
@@ -200,7 +196,8 @@ void Incoming::convert_inputs() {
   for (size_t i = 0; i < batch_.size(); ++i) {
     const Arrival& arrival = batch_[i];
     Converted& converted =
-        converted_[at(arrival.source) * static_cast<size_t>(shape.tokens_max) + arrival.token];
+        converted_[subscript(arrival.source) * static_cast<size_t>(shape.tokens_max) +
+                   arrival.token];
     if (converted.batch != batch_number_) {
       converted = {.batch = batch_number_, .place = std::ssize(to_convert_)};
       to_convert_.push_back(arrival.row);
@@ -229,7 +226,7 @@ Status Incoming::finish() {
   const ExchangeLayout& layout = exchange_.layout;
   for (size_t i = 0; i < batch_.size(); ++i) {
     const Arrival& arrival = batch_[i];
-    ++sources_[at(arrival.source)].returned;
+    ++sources_[subscript(arrival.source)].returned;
     if (is_here(arrival.source)) continue;
     WD_TRY(exchange_.fabric.put(arrival.source, layout.result(arrival.token, arrival.k),
                                 {out_[i], static_cast<size_t>(layout.result_bytes())}));

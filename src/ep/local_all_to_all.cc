@@ -90,13 +90,13 @@ void LocalAllToAll::group_by_expert(const Routing& routing) {
   for (const ExpertId expert : routing.experts) {
     WD_CHECK(index(expert) >= 0);
     WD_CHECK(index(expert) < options_.num_experts);
-    ++first_row_[static_cast<size_t>(index(expert)) + 1];
+    ++first_row_[subscript(expert) + 1];
   }
   for (size_t e = 1; e < first_row_.size(); ++e)
     first_row_[e] += first_row_[e - 1];
   // Placing a row advances its expert's begin; afterwards each begin has become its end.
   for (int64_t pair = 0; pair < static_cast<int64_t>(routing.experts.size()); ++pair) {
-    const auto expert = static_cast<size_t>(index(routing.experts[static_cast<size_t>(pair)]));
+    const auto expert = subscript(routing.experts[static_cast<size_t>(pair)]);
     const auto row = static_cast<size_t>(first_row_[expert]++);
     in_pointers_[row] = in_rows_.data() + pair / options_.top_k * in_bytes_;
     out_pointers_[row] = out_rows_.data() + pair * out_bytes_;

@@ -10,10 +10,6 @@
 namespace wideep::ep {
 namespace {
 
-size_t at(RankId rank) {
-  return static_cast<size_t>(index(rank));
-}
-
 // The candidate whose turn it is.
 template <typename Candidates>
 SlotAddress in_turn(Candidates&& candidates, int64_t turn) {
@@ -75,7 +71,7 @@ void Outgoing::choose_targets(const Routing& routing) {
   targets_.clear();
   for (int64_t i = 0; i < std::ssize(routing.experts); ++i) {
     targets_.push_back(choose(routing.experts[static_cast<size_t>(i)], i / routing.top_k));
-    ++peers_[at(targets_.back().rank)].total;
+    ++peers_[subscript(targets_.back().rank)].total;
   }
   for (int32_t r = 0; r < exchange_.num_ranks(); ++r)
     exchange_.load.add_sent(id_.layer, RankId{r}, peers_[static_cast<size_t>(r)].total);
@@ -102,9 +98,9 @@ Status Outgoing::send_chunk(MatrixView<const float> h, int64_t begin, int64_t en
   for (int64_t t = begin; t < end; ++t) {
     for (int64_t k = 0; k < shape.top_k; ++k) {
       const SlotAddress target = targets_[static_cast<size_t>(t * shape.top_k + k)];
-      peers_[at(target.rank)].entries.push_back({static_cast<uint32_t>(t),
-                                                 static_cast<uint16_t>(index(target.slot)),
-                                                 static_cast<uint16_t>(k)});
+      peers_[subscript(target.rank)].entries.push_back({static_cast<uint32_t>(t),
+                                                        static_cast<uint16_t>(index(target.slot)),
+                                                        static_cast<uint16_t>(k)});
     }
   }
   for (RemoteNode& node : remote_nodes_)
@@ -178,7 +174,7 @@ void Outgoing::copy_piece(const std::byte* from, int64_t bytes, std::byte* to, b
 Status Outgoing::send_rows(RemoteNode& node, int64_t begin, int64_t end) {
   std::ranges::fill(node.is_wanted, uint8_t{0});
   for (const RankId rank : node.ranks)
-    for (const ListEntry& entry : peers_[at(rank)].entries)
+    for (const ListEntry& entry : peers_[subscript(rank)].entries)
       node.is_wanted[entry.token - static_cast<size_t>(begin)] = 1;
   const auto wanted = [&](int64_t t) { return node.is_wanted[static_cast<size_t>(t - begin)]; };
   const ExchangeLayout& layout = exchange_.layout;
@@ -225,9 +221,9 @@ Status Outgoing::combine(MatrixView<const float> shared, MatrixView<float> x, Ti
     WD_ASSIGN_OR_RETURN(const std::optional<CombineWord> word,
                         parse_combine(exchange_.fabric.poll(rank, kCombineChannel), id_,
                                       exchange_.layout.entries_max()));
-    if (word && word->count != peers_[at(rank)].total)
+    if (word && word->count != peers_[subscript(rank)].total)
       return error(ErrorCode::kDataLoss, "returned {} rows, {} were sent", word->count,
-                   peers_[at(rank)].total);
+                   peers_[subscript(rank)].total);
     return word.has_value();
   };
   WD_TRY(await_all(exchange_.fabric, op, deadline, has_come));

@@ -29,11 +29,11 @@ Result<LayerPlacement> LayerPlacement::create(int32_t num_experts,
       return invalid_argument("slot {} holds expert {} of {}", p, index(expert), num_experts);
     const SlotAddress address{RankId{static_cast<int32_t>(p / slots_per_rank)},
                               SlotId{static_cast<int32_t>(p % slots_per_rank)}};
-    size_t& num_filled = placement.num_filled_[static_cast<size_t>(index(address.rank))];
+    size_t& num_filled = placement.num_filled_[subscript(address.rank)];
     if (static_cast<int64_t>(num_filled) != index(address.slot))
       return invalid_argument("slot {} is filled, the one before it is empty", p);
     ++num_filled;
-    replicas[static_cast<size_t>(index(expert))].push_back(address);
+    replicas[subscript(expert)].push_back(address);
   }
   placement.first_replica_.push_back(0);
   for (int32_t e = 0; e < num_experts; ++e) {

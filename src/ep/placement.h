@@ -50,13 +50,13 @@ class LayerPlacement {
 
   // Experts of one rank by slot, without the empty slots behind them.
   std::span<const ExpertId> experts_of(RankId rank) const {
-    const auto r = static_cast<size_t>(index(rank));
+    const auto r = subscript(rank);
     return std::span(expert_of_).subspan(r * static_cast<size_t>(slots_per_rank()), num_filled_[r]);
   }
 
   // Where an expert lives, by rank ascending; never empty.
   std::span<const SlotAddress> replicas(ExpertId expert) const {
-    const auto e = static_cast<size_t>(index(expert));
+    const auto e = subscript(expert);
     return std::span(replicas_).subspan(first_replica_[e],
                                         first_replica_[e + 1] - first_replica_[e]);
   }
@@ -82,9 +82,7 @@ class Placement {
                                  LayerPlacement::linear(num_experts, num_ranks)));
   }
 
-  const LayerPlacement& layer(LayerId layer) const {
-    return layers_[static_cast<size_t>(index(layer))];
-  }
+  const LayerPlacement& layer(LayerId layer) const { return layers_[subscript(layer)]; }
 
   int32_t num_layers() const { return static_cast<int32_t>(layers_.size()); }
 

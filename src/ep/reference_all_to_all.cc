@@ -76,8 +76,8 @@ Result<ExpertBatch> ReferenceAllToAll::next_experts() {
       } else {
         math::reference_encode_row(board_.formats_.input, row, inputs_.back().data());
       }
-      in_[static_cast<size_t>(index(home.slot))].push_back(inputs_.back().data());
-      out_[static_cast<size_t>(index(home.slot))].push_back(source.out[i].data());
+      in_[subscript(home.slot)].push_back(inputs_.back().data());
+      out_[subscript(home.slot)].push_back(source.out[i].data());
     }
   }
   for (size_t s = 0; s < slots; ++s)

@@ -57,7 +57,7 @@ class ReferenceAllToAll final : public AllToAll {
   int64_t tokens_max() const override { return INT64_MAX; }
 
  private:
-  ReferenceBoard::Pinned& own() { return board_.pinned_[static_cast<size_t>(index(rank_))]; }
+  ReferenceBoard::Pinned& own() { return board_.pinned_[subscript(rank_)]; }
 
   ReferenceBoard& board_;
   const RankId rank_;

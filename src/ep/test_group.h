@@ -96,7 +96,7 @@ inline Outcome run(const SimGroup& group) {
   Outcome outcome{.rows = Rows(static_cast<size_t>(group.scenario.num_ranks))};
   outcome.report =
       on_every_rank(group, [&](FabricAllToAll& exchange, fabric::Fabric& fabric) -> Status {
-        WD_ASSIGN_OR_RETURN(outcome.rows[static_cast<size_t>(index(fabric.rank()))],
+        WD_ASSIGN_OR_RETURN(outcome.rows[subscript(fabric.rank())],
                             run_scenario(group.scenario, exchange, group.placement, fabric.rank()));
         return {};
       });

@@ -30,14 +30,14 @@ std::string list_missing(const Fabric& fabric, std::span<const RankId> ranks) {
 }  // namespace
 
 bool Shape::same_node(RankId a, RankId b) const {
-  return node_of[static_cast<size_t>(index(a))] == node_of[static_cast<size_t>(index(b))];
+  return node_of[subscript(a)] == node_of[subscript(b)];
 }
 
 RankId Shape::door(RankId source, RankId target) const {
   std::vector<RankId> local;
   for (int32_t rank = 0; rank < num_ranks(); ++rank)
     if (same_node(target, RankId{rank})) local.push_back(RankId{rank});
-  return local[static_cast<size_t>(index(source)) % local.size()];
+  return local[subscript(source) % local.size()];
 }
 
 std::vector<std::vector<RankId>> Shape::ranks_by_node() const {

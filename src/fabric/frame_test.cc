@@ -22,7 +22,7 @@ class Recorder : public FrameSink {
 
   Result<std::span<std::byte>> place(RankId to, int64_t offset, int64_t bytes) override {
     if (to == RankId{3}) return invalid_argument("rank 3 is not here");
-    return std::span(arenas_[static_cast<size_t>(index(to))])
+    return std::span(arenas_[subscript(to)])
         .subspan(static_cast<size_t>(offset), static_cast<size_t>(bytes));
   }
 

@@ -62,12 +62,12 @@ Status GroupFabric::add_links(NodeLinks links) {
     };
     outgoing_.push_back(std::make_unique<OutgoingLink>(std::move(link.stream), on_backlog));
     for (const RankId rank : link.ranks)
-      link_to_[static_cast<size_t>(index(rank))] = outgoing_.back().get();
+      link_to_[subscript(rank)] = outgoing_.back().get();
     WD_TRY(watch_link(*outgoing_.back(), link.door));
     if (link.direct) {
       direct_.push_back(std::move(link.direct));
       for (const RankId rank : link.ranks)
-        direct_to_[static_cast<size_t>(index(rank))] = direct_.back().get();
+        direct_to_[subscript(rank)] = direct_.back().get();
     }
     log_info("node of rank {}: {} ranks over {}, by rank {}", index(link.ranks.front()),
              link.ranks.size(), peer_state(link.door).transport, index(link.door));

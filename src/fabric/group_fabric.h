@@ -88,15 +88,13 @@ class GroupFabric final : public Fabric {
  private:
   class Incoming;  // a link that others send on
 
-  LocalPeer& peer_at(RankId rank) { return local_.peers[static_cast<size_t>(index(rank))]; }
+  LocalPeer& peer_at(RankId rank) { return local_.peers[subscript(rank)]; }
 
-  const LocalPeer& peer_at(RankId rank) const {
-    return local_.peers[static_cast<size_t>(index(rank))];
-  }
+  const LocalPeer& peer_at(RankId rank) const { return local_.peers[subscript(rank)]; }
 
-  OutgoingLink* link_to(RankId rank) const { return link_to_[static_cast<size_t>(index(rank))]; }
+  OutgoingLink* link_to(RankId rank) const { return link_to_[subscript(rank)]; }
 
-  UcxEndpoint* direct_to(RankId rank) const { return direct_to_[static_cast<size_t>(index(rank))]; }
+  UcxEndpoint* direct_to(RankId rank) const { return direct_to_[subscript(rank)]; }
 
   Duration beat_period() const { return options_.liveness_deadline / kBeatsPerDeadline; }
 

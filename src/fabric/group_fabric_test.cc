@@ -73,7 +73,7 @@ Status barrier(Fabric& fabric, uint64_t seq) {
 
 // Everyone writes into everyone's arena, in place and by put, and reads what the others wrote.
 Status exchanges(Fabric& fabric, uint64_t rounds) {
-  const auto me = static_cast<size_t>(index(fabric.rank()));
+  const auto me = subscript(fabric.rank());
   for (uint64_t round = 0; round < rounds; ++round) {
     for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r) {
       const uint64_t number = round * 1000 + me;

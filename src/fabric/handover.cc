@@ -104,7 +104,7 @@ Result<LocalPeer> own_arena(const Shape& shape, RankId rank) {
 Result<Received> greet_caller(int socket, RankId rank, const Self& self, const LocalPeers& all) {
   WD_ASSIGN_OR_RETURN(Received received, receive_greeting(socket, self, self.limit));
   const bool is_expected = received.rank > rank && self.shape.same_node(rank, received.rank) &&
-                           !all.peers[static_cast<size_t>(index(received.rank))].arena;
+                           !all.peers[subscript(received.rank)].arena;
   if (!is_expected) return invalid_argument("not a rank that should call");
   WD_TRY(send_greeting(socket, self));
   return received;
@@ -185,7 +185,7 @@ class HigherRanks {
   Status admit_if_expected(UniqueFd socket) {
     Result<Received> received = greet_caller(socket.get(), rank_, self_, all_);
     if (!received) return refuse(received.error());
-    const auto peer = static_cast<size_t>(index(received->rank));
+    const auto peer = subscript(received->rank);
     WD_ASSIGN_OR_RETURN(all_.peers[peer], admit(std::move(socket), *std::move(received), self_));
     return {};
   }
@@ -235,7 +235,7 @@ Result<LocalPeers> hand_over(const Shape& shape, RankId rank, const HandoverOpti
                   .memory_fd = own.memory->fd(),
                   .limit = {real_clock().now() + options.timeout, options.interrupt},
                   .greeting_timeout = options.greeting_timeout};
-  all.peers[static_cast<size_t>(index(rank))] = std::move(own);
+  all.peers[subscript(rank)] = std::move(own);
   WD_ASSIGN_OR_RETURN(
       const UniqueFd listener,
       listen_local(name_of(options.token, shape.epoch, rank), local_packets(), kRanksMax));

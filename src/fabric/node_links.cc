@@ -107,8 +107,7 @@ Status connect_nodes(const Shape& shape,
   for (const std::vector<RankId>& ranks : shape.ranks_by_node()) {
     if (shape.same_node(ranks.front(), rank)) continue;
     const RankId door = shape.door(rank, ranks.front());
-    Result<UniqueFd> socket =
-        connect_to(options.addresses[static_cast<size_t>(index(door))], limit);
+    Result<UniqueFd> socket = connect_to(options.addresses[subscript(door)], limit);
     if (!socket) return with_context(socket.error(), fmt::format("links: rank {}", index(door)));
     WD_TRY(prepare_socket(socket->get(), options.tcp));
     NodeLink link{.door = door, .ranks = ranks, .stream = nullptr, .direct = nullptr};

@@ -35,9 +35,9 @@ class PeerTable {
     std::string reason;
   };
 
-  Peer& at(RankId rank) { return peers_[static_cast<size_t>(index(rank))]; }
+  Peer& at(RankId rank) { return peers_[subscript(rank)]; }
 
-  const Peer& at(RankId rank) const { return peers_[static_cast<size_t>(index(rank))]; }
+  const Peer& at(RankId rank) const { return peers_[subscript(rank)]; }
 
   mutable std::mutex mutex_;
   std::vector<Peer> peers_;

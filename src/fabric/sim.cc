@@ -149,7 +149,7 @@ class World {
  private:
   friend class SimRank;
 
-  SimRank& at(RankId rank) { return *ranks_[static_cast<size_t>(index(rank))]; }
+  SimRank& at(RankId rank) { return *ranks_[subscript(rank)]; }
 
   SimRank& at(int32_t rank) { return *ranks_[static_cast<size_t>(rank)]; }
 
@@ -316,8 +316,8 @@ void World::gone(const Event& event) {
 }
 
 std::optional<TimePoint> World::cut_since(RankId a, RankId b) const {
-  const NodeId x = shape_.node_of[static_cast<size_t>(index(a))];
-  const NodeId y = shape_.node_of[static_cast<size_t>(index(b))];
+  const NodeId x = shape_.node_of[subscript(a)];
+  const NodeId y = shape_.node_of[subscript(b)];
   for (const Cut& cut : cuts_)
     if ((cut.node == x && cut.other == y) || (cut.node == y && cut.other == x)) return cut.since;
   return std::nullopt;
@@ -440,7 +440,7 @@ Status SimRank::signal(RankId peer, ChannelId channel, const Signal& signal) {
   WD_CHECK(index(channel) >= 0);
   WD_CHECK(index(channel) < shape().num_channels);
   WD_TRY(enter());
-  const auto p = static_cast<size_t>(index(peer));
+  const auto p = subscript(peer);
   const TimePoint lands =
       std::max({world_.now_ + world_.message_delay(), puts_land_by_[p] + Duration{1},
                 signals_land_by_[p] + Duration{1}});
@@ -470,7 +470,7 @@ std::optional<RankId> SimRank::cause_of_failure(const Awaited& awaited) const {
       std::ranges::any_of(peers_, [](const Peer& peer) { return peer.life == Life::kLeft; });
   if (!anyone_left) return std::nullopt;
   for (const RankId rank : awaited.missing())
-    if (peers_[static_cast<size_t>(index(rank))].life == Life::kLeft) return rank;
+    if (peers_[subscript(rank)].life == Life::kLeft) return rank;
   return std::nullopt;
 }
 
@@ -483,7 +483,7 @@ Status SimRank::wait(const Awaited& awaited, TimePoint deadline) {
                .value = static_cast<int64_t>(serial)});
   while (!awaited.ready()) {
     if (const std::optional<RankId> lost = cause_of_failure(awaited)) {
-      if (peers_[static_cast<size_t>(index(*lost))].life == Life::kLost) accuse(*lost);
+      if (peers_[subscript(*lost)].life == Life::kLost) accuse(*lost);
       return std::unexpected(wait_error(*this, awaited, &*lost));
     }
     if (world_.now_ >= deadline) return std::unexpected(wait_error(*this, awaited, nullptr));
@@ -500,7 +500,7 @@ Status SimRank::wait(const Awaited& awaited, TimePoint deadline) {
 void SimRank::accuse(RankId lost) {
   for (const auto& other : world_.ranks_) {
     if (other.get() == this || world_.is_cut(rank_, other->rank_)) continue;
-    TimePoint& after = signals_land_by_[static_cast<size_t>(index(other->rank_))];
+    TimePoint& after = signals_land_by_[subscript(other->rank_)];
     after = std::max(after + Duration{1}, world_.now_ + world_.message_delay());
     world_.push({.time = after,
                  .kind = EventKind::kAccuse,
@@ -516,7 +516,7 @@ void SimRank::wake() {
 }
 
 PeerState SimRank::peer_state(RankId peer) const {
-  const Peer& p = peers_[static_cast<size_t>(index(peer))];
+  const Peer& p = peers_[subscript(peer)];
   std::optional<TimePoint> since = world_.cut_since(rank_, peer);
   if (!since) since = world_.at(peer).silent_since_;
   return {.life = p.life,

@@ -31,7 +31,7 @@ Shape shape_of(std::vector<int> nodes) {
 
 // Each rank writes its number into everyone's arena and signals; then it reads everyone's.
 Status exchange(Fabric& fabric, uint64_t seq) {
-  const auto me = static_cast<size_t>(index(fabric.rank()));
+  const auto me = subscript(fabric.rank());
   const uint64_t number = seq * 1000 + me;
   for (int32_t r = 0; r < fabric.shape().num_ranks(); ++r) {
     WD_TRY(fabric.put(RankId{r}, static_cast<int64_t>(me * sizeof number),

@@ -24,7 +24,7 @@ struct TestListeners {
   }
 
   Result<NodeLinks> link(const Shape& shape, RankId rank, uint64_t token) const {
-    return link_nodes(shape, rank, sockets[static_cast<size_t>(index(rank))].get(),
+    return link_nodes(shape, rank, sockets[subscript(rank)].get(),
                       {.token = token, .addresses = addresses});
   }
 };

@@ -35,7 +35,7 @@ BlockPool::BlockPool(Private, PoolImage image, fabric::SharedMemory shared)
 
 BlockPool::Block& BlockPool::at(BlockId block) {
   WD_CHECK(index(block) >= 0 && index(block) < num_blocks());
-  return blocks_[static_cast<size_t>(index(block))];
+  return blocks_[subscript(block)];
 }
 
 const BlockPool::Block& BlockPool::at(BlockId block) const {

@@ -35,8 +35,8 @@ Presence PrefixIndex::presence_of(BlockId block) const {
 }
 
 std::optional<api::BlockHash>& PrefixIndex::name_of(BlockId block) {
-  WD_CHECK(index(block) >= 0 && static_cast<size_t>(index(block)) < names_.size());
-  return names_[static_cast<size_t>(index(block))];
+  WD_CHECK(index(block) >= 0 && subscript(block) < names_.size());
+  return names_[subscript(block)];
 }
 
 const std::optional<api::BlockHash>& PrefixIndex::name_of(BlockId block) const {

@@ -156,6 +156,7 @@ void DecoderModel::norm(MatrixView<const float> x,
   });
 }
 
+// Attention is step 1 of expert parallelism; a MoE layer's feed-forward is steps 2 to 5.
 Status DecoderModel::run_layer(Layer& layer, MatrixView<float> x, ep::AllToAll& all_to_all) {
   const MatrixView<float> h = h_.view().slice(0, x.rows);
   if (x.rows > 0) {

@@ -78,7 +78,7 @@ MoeLayer::MoeLayer(const MoeWeights& weights,
   if (w_.shared) shared_.emplace(*w_.shared, scratch);
 }
 
-// Attention (step 1) has been; h is what every expert of a token sees.
+// Step 1, attention, has been (DecoderModel::run_layer); h is what every expert of a token sees.
 Status MoeLayer::forward(Step& step,
                          MatrixView<const float> h,
                          MatrixView<float> x,
@@ -124,7 +124,7 @@ void MoeLayer::run_experts(Step& step, const ep::ExpertBatch& batch) {
     num_rows = 0;
   };
   for (const ep::ExpertRows& rows : batch.experts) {
-    const auto slot = static_cast<size_t>(index(rows.slot));
+    const auto slot = subscript(rows.slot);
     WD_CHECK(slot < w_.slots.size());
     for (size_t begin = 0; begin < rows.in.size();) {
       if (num_rows == s_.expert_rows_max) run();

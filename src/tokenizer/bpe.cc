@@ -22,10 +22,6 @@ uint64_t key_of(TokenId left, TokenId right) {
   return uint64_t{static_cast<uint32_t>(index(left))} << 32 | static_cast<uint32_t>(index(right));
 }
 
-size_t position_of(TokenId id) {
-  return static_cast<size_t>(index(id));
-}
-
 bool is_empty_or_null(const Json* json) {
   return json == nullptr || json->is_null() ||
          (json->as_string() != nullptr && json->as_string()->empty());
@@ -88,7 +84,7 @@ Result<Bpe> Bpe::from_json(const Json& json,
   WD_TRY(bpe.read_bytes());
   bpe.never_.resize(static_cast<size_t>(bpe.vocabulary_.size()));
   for (const TokenId id : never) {
-    if (index(id) >= 0 && index(id) < bpe.vocabulary_.size()) bpe.never_[position_of(id)] = true;
+    if (index(id) >= 0 && index(id) < bpe.vocabulary_.size()) bpe.never_[subscript(id)] = true;
   }
   for (const TokenId id : bpe.byte_tokens_) {
     if (bpe.is_never(id))
@@ -172,7 +168,7 @@ Status Bpe::read_merge(const Json& json, uint32_t rank) {
 }
 
 bool Bpe::is_never(TokenId id) const {
-  return never_[position_of(id)];
+  return never_[subscript(id)];
 }
 
 void Bpe::mark_direct(bool all) {
@@ -184,13 +180,13 @@ void Bpe::mark_direct(bool all) {
     if (bytes.empty() || is_never(id) || vocabulary_.find(bytes) != id) continue;
     tokens.clear();
     if (!all) encode(bytes, tokens);  // not yet marked, so this merges
-    direct_[position_of(id)] = all || (tokens.size() == 1 && tokens[0] == id);
+    direct_[subscript(id)] = all || (tokens.size() == 1 && tokens[0] == id);
   }
 }
 
 void Bpe::encode(std::string_view piece, std::vector<TokenId>& out) const {
   const std::optional<TokenId> whole = vocabulary_.find(piece);
-  if (whole && direct_[position_of(*whole)]) {
+  if (whole && direct_[subscript(*whole)]) {
     out.push_back(*whole);
   } else if (piece.size() <= kShortPieceBytes) {
     merge_short(piece, out);

@@ -89,7 +89,7 @@ Status Tokenizer::add_tokens(std::vector<AddedToken> tokens) {
   added_index_.assign(static_cast<size_t>(vocab_size_), -1);
   for (size_t i = 0; i < added_tokens_.size(); ++i) {
     const AddedToken& token = added_tokens_[i];
-    int32_t& place = added_index_[static_cast<size_t>(index(token.id))];
+    int32_t& place = added_index_[subscript(token.id)];
     if (place >= 0) return invalid_argument("added_tokens: id {} appears twice", index(token.id));
     place = static_cast<int32_t>(i);
     if (!token.normalized) {
@@ -216,7 +216,7 @@ Status Tokenizer::encode_plain(std::string_view text, std::vector<TokenId>& out)
 
 const AddedToken* Tokenizer::added_token(TokenId id) const {
   if (index(id) < 0 || index(id) >= vocab_size_) return nullptr;
-  const int32_t place = added_index_[static_cast<size_t>(index(id))];
+  const int32_t place = added_index_[subscript(id)];
   return place < 0 ? nullptr : &added_tokens_[static_cast<size_t>(place)];
 }
 

@@ -32,7 +32,7 @@ constexpr auto kAlphabet = make_alphabet();
 }  // namespace
 
 Status Vocabulary::add(std::string_view bytes, TokenId id) {
-  const auto position = static_cast<size_t>(index(id));
+  const auto position = subscript(id);
   if (contains(id)) {
     if (this->bytes(id) == bytes) return {};
     return invalid_argument("token id {} is given to two texts", index(id));
@@ -77,12 +77,12 @@ std::optional<TokenId> Vocabulary::find(std::string_view bytes) const {
 
 std::string_view Vocabulary::bytes(TokenId id) const {
   if (!contains(id)) return {};
-  const Span& span = spans_[static_cast<size_t>(index(id))];
+  const Span& span = spans_[subscript(id)];
   return std::string_view(arena_).substr(span.offset, static_cast<size_t>(span.length));
 }
 
 bool Vocabulary::contains(TokenId id) const {
-  return index(id) >= 0 && index(id) < size() && spans_[static_cast<size_t>(index(id))].length >= 0;
+  return index(id) >= 0 && index(id) < size() && spans_[subscript(id)].length >= 0;
 }
 
 std::optional<char> byte_of_alphabet(char32_t character) {

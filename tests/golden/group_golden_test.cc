@@ -165,7 +165,7 @@ TEST(GroupGolden, EveryRankGetsTheBitsThatOneRankAloneGets) {
       for (const std::vector<int>& nodes :
            {std::vector{0, 1}, std::vector{0, 0, 0}, std::vector{0, 0, 1, 1, 1}}) {
         const auto report = on_every_rank(set, load, nodes, [&](Rank& rank, RankId id) -> Status {
-          const auto r = static_cast<size_t>(index(id));
+          const auto r = subscript(id);
           WD_ASSIGN_OR_RETURN(const std::vector<float> logits,
                               run(*rank.model, *rank.all_to_all, index(id)));
           EXPECT_TRUE(logits.size() == alone[r].size() &&

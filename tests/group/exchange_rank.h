@@ -37,7 +37,7 @@ inline Status play_and_compare(const SimGroup& group, Group& joined, const Rows&
   const RankId rank = joined.fabric().rank();
   WD_ASSIGN_OR_RETURN(const std::vector<float> rows,
                       run_scenario(group.scenario, joined.exchange(), joined.placement(), rank));
-  return compare(rows, expected[static_cast<size_t>(index(rank))]);
+  return compare(rows, expected[subscript(rank)]);
 }
 
 struct Part {
