@@ -1,6 +1,7 @@
 #include "ep/local_all_to_all.h"
 
 #include "base/check.h"
+#include "ep/combine.h"
 
 #include <algorithm>
 
@@ -133,15 +134,11 @@ Status LocalAllToAll::finish(const ExpertBatch& /*batch*/) {
 
 Status LocalAllToAll::combine(MatrixView<const float> shared, MatrixView<float> x) {
   WD_CHECK(x.rows == num_tokens_);
-  const auto top_k = static_cast<size_t>(options_.top_k);
-  pool_.for_each(num_tokens_, [&](int64_t token, int) {
-    const size_t first = static_cast<size_t>(token) * top_k;
-    const math::WeightedRows rows{.format = options_.formats.combine,
-                                  .rows = std::span(result_pointers_).subspan(first, top_k),
-                                  .weights = std::span(weights_).subspan(first, top_k)};
-    kernels_.add_weighted_rows(rows, shared.rows > 0 ? shared.row(token).data() : nullptr,
-                               options_.hidden, x.row(token).data());
-  });
+  add_results({.format = options_.formats.combine,
+               .top_k = options_.top_k,
+               .rows = result_pointers_,
+               .weights = weights_},
+              shared, x, kernels_, pool_);
   return {};
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/rounding.h"
+#include "ep/combine.h"
 
 #include <algorithm>
 #include <cstring>
@@ -215,7 +216,6 @@ Status Outgoing::send_words() {
 
 Status Outgoing::combine(MatrixView<const float> shared, MatrixView<float> x, TimePoint deadline) {
   WD_CHECK(x.rows == num_tokens_);
-  WD_CHECK(shared.rows == 0 || shared.rows == num_tokens_);
   const auto op = [&] { return fmt::format("combine of layer {}", index(id_.layer)); };
   const auto has_come = [&](RankId rank) -> Result<bool> {
     WD_ASSIGN_OR_RETURN(const std::optional<CombineWord> word,
@@ -227,28 +227,13 @@ Status Outgoing::combine(MatrixView<const float> shared, MatrixView<float> x, Ti
     return word.has_value();
   };
   WD_TRY(await_all(exchange_.fabric, op, deadline, has_come));
-  add_results(shared, x);
-  return {};
-}
-
-// In k order, in f32: the same bits wherever the experts live.
-void Outgoing::add_results(MatrixView<const float> shared, MatrixView<float> x) const {
   const ExchangeShape& shape = exchange_.options.shape;
-  const auto top_k = static_cast<size_t>(shape.top_k);
-  const auto results_of = [&](int64_t t) {
-    return std::span(result_pointers_).subspan(static_cast<size_t>(t) * top_k, top_k);
-  };
-  exchange_.pool.for_each(num_tokens_, [&](int64_t t, int) {
-    const size_t first = static_cast<size_t>(t) * top_k;
-    // Likely this thread's next.
-    const int64_t next = t + exchange_.pool.num_threads();
-    exchange_.kernels.add_weighted_rows({.format = shape.formats.combine,
-                                         .rows = results_of(t),
-                                         .weights = std::span(weights_).subspan(first, top_k),
-                                         .next = results_of(next < num_tokens_ ? next : t)},
-                                        shared.rows > 0 ? shared.row(t).data() : nullptr,
-                                        shape.hidden, x.row(t).data());
-  });
+  add_results({.format = shape.formats.combine,
+               .top_k = shape.top_k,
+               .rows = result_pointers_,
+               .weights = weights_},
+              shared, x, exchange_.kernels, exchange_.pool);
+  return {};
 }
 
 }  // namespace wideep::ep

@@ -49,7 +49,6 @@ class Outgoing {
   Status send_rows(RemoteNode& node, int64_t begin, int64_t end);
   Status send_lists();
   Status send_words();
-  void add_results(MatrixView<const float> shared, MatrixView<float> x) const;
 
   Exchange exchange_;
   ExchangeId id_;
