@@ -23,6 +23,19 @@ namespace amx {
 const AttentionKernels& attention_kernels();
 }  // namespace amx
 
+void check_chunks(std::span<const AttentionChunk> chunks,
+                  int64_t block_tokens,
+                  int64_t queries_max) {
+  int64_t num_queries = 0;
+  for (const AttentionChunk& chunk : chunks) {
+    WD_CHECK(chunk.count > 0);
+    WD_CHECK(chunk.position >= 0);
+    WD_CHECK(std::ssize(chunk.blocks) * block_tokens >= chunk.position + chunk.count);
+    num_queries += chunk.count;
+  }
+  WD_CHECK(num_queries <= queries_max);
+}
+
 const AttentionKernels& attention_kernels(Isa isa, const AttentionShape& shape) {
   WD_CHECK(is_supported(isa));
   if (isa == Isa::kScalar) return scalar::attention_kernels();

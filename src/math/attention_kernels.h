@@ -82,6 +82,12 @@ struct AttentionKernels {
   void (*merge)(const RowTile& from, int64_t value_width, PartitionTurn turn, RowTile& into);
 };
 
+// A call must have at most `queries_max` queries, and blocks for every position that one attends to
+// (checked).
+void check_chunks(std::span<const AttentionChunk> chunks,
+                  int64_t block_tokens,
+                  int64_t queries_max);
+
 // The table of a level for these shapes: products of bf16 pairs where the widths are whole pairs or
 // tiles, f32 arithmetic otherwise.
 const AttentionKernels& attention_kernels(Isa isa, const AttentionShape& shape);

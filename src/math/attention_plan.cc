@@ -31,17 +31,12 @@ AttentionPlan::AttentionPlan(const AttentionShape& shape, int64_t block_tokens, 
 }
 
 void AttentionPlan::start(std::span<const AttentionChunk> chunks) {
+  check_chunks(chunks, block_tokens_, queries_max_);
   chunks_ = chunks;
   num_tiles_ = 0;
-  int64_t num_queries = 0;
   for (const AttentionChunk& chunk : chunks) {
-    WD_CHECK(chunk.count > 0);
-    WD_CHECK(chunk.position >= 0);
-    WD_CHECK(std::ssize(chunk.blocks) * block_tokens_ >= chunk.position + chunk.count);
-    num_queries += chunk.count;
     num_tiles_ += shape_.num_kv_heads * divide_up(chunk.count * shape_.heads_per_kv, kRowTile);
   }
-  WD_CHECK(num_queries <= queries_max_);
   std::fill(apart_.begin(), apart_.end(), 0);
 }
 

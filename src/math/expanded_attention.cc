@@ -76,7 +76,7 @@ class ExpandedAttention::Engine {
     PartitionTurn turn;
   };
 
-  void check(const ExpansionWeights& weights, std::span<const AttentionChunk> chunks) const;
+  void check(const ExpansionWeights& weights) const;
   void run(const ExpansionWeights& weights, const Slice& slice, Scratch& scratch);
   void expand(const ExpansionWeights& weights, const Slice& slice, int64_t start, Scratch& s);
   void expand_part(const PackedMatrix& w, const Rows& latents, std::byte* out, Scratch& s);
@@ -170,7 +170,8 @@ ExpandedAttention::Engine::Engine(ThreadPool& pool,
 void ExpandedAttention::Engine::forward(const ExpansionWeights& weights,
                                         std::span<const AttentionChunk> chunks) {
   if (chunks.empty()) return;
-  check(weights, chunks);
+  check(weights);
+  check_chunks(chunks, block_tokens_, queries_max_);
   const int64_t num_slices = std::ssize(chunks) * shape_.num_heads;
   const int64_t parts = std::max<int64_t>(1, pool_.num_threads() / num_slices);
   pool_.for_each(num_slices * parts, [&](int64_t item, int thread) {
@@ -186,20 +187,11 @@ void ExpandedAttention::Engine::forward(const ExpansionWeights& weights,
   });
 }
 
-void ExpandedAttention::Engine::check(const ExpansionWeights& weights,
-                                      std::span<const AttentionChunk> chunks) const {
+void ExpandedAttention::Engine::check(const ExpansionWeights& weights) const {
   WD_CHECK(std::ssize(weights.keys) == shape_.num_heads);
   WD_CHECK(std::ssize(weights.values) == shape_.num_heads);
   WD_CHECK(weights.keys.front().n == shape_.nope_width);
   WD_CHECK(weights.values.front().n == shape_.value_width);
-  int64_t num_queries = 0;
-  for (const AttentionChunk& chunk : chunks) {
-    WD_CHECK(chunk.count > 0);
-    WD_CHECK(chunk.position >= 0);
-    WD_CHECK(std::ssize(chunk.blocks) * block_tokens_ >= chunk.position + chunk.count);
-    num_queries += chunk.count;
-  }
-  WD_CHECK(num_queries <= queries_max_);
 }
 
 void ExpandedAttention::Engine::run(const ExpansionWeights& weights,
