@@ -13,10 +13,10 @@ namespace {
 constexpr size_t kSlotsMin = 1024;
 constexpr size_t kArenaBytesMax = std::numeric_limits<uint32_t>::max();
 
-// Code points below 0x144 to bytes, -1 where the alphabet has none. Printable Latin-1 stands for
-// itself, the other 68 bytes in ascending order for U+0100 onwards.
-constexpr std::array<int16_t, 0x144> make_alphabet() {
-  std::array<int16_t, 0x144> table{};
+// Code points to bytes, -1 where the alphabet has none. Printable Latin-1 stands for itself, the
+// other 68 bytes in ascending order for U+0100 onwards.
+constexpr std::array<int16_t, kAlphabetEnd> make_alphabet() {
+  std::array<int16_t, kAlphabetEnd> table{};
   table.fill(-1);
   int next = 0x100;
   for (int byte = 0; byte < 256; ++byte) {

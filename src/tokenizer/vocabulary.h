@@ -43,6 +43,8 @@ class Vocabulary {
   size_t num_entries_ = 0;
 };
 
+// Characters of the alphabet lie below.
+inline constexpr char32_t kAlphabetEnd = 0x144;
 // The byte that stands behind a character of GPT-2's alphabet, in which tokenizer.json spells bytes
 // (U+0120 is a space); nullopt for characters outside it.
 std::optional<char> byte_of_alphabet(char32_t character);
