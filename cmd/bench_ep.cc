@@ -113,10 +113,7 @@ Result<ep::Mode> parse_mode(std::string_view text) {
 }
 
 Result<math::RowFormat> parse_format(std::string_view text) {
-  using math::RowFormat;
-  for (const RowFormat format :
-       {RowFormat::kF32, RowFormat::kBf16, RowFormat::kInt8, RowFormat::kFp8})
-    if (text == math::name(format)) return format;
+  if (const auto format = math::parse_row_format(text)) return *format;
   return invalid_argument("'{}': f32, bf16, int8 or fp8 is expected", text);
 }
 
@@ -227,7 +224,7 @@ class BenchEp final : public Verb {
   Status measure() {
     WD_ASSIGN_OR_RETURN(const std::vector<EpTrial> trials, all_trials());
     if (rounds_ < 1) return invalid_argument("--rounds {}: at least 1", rounds_);
-    find_mpi();
+    WD_TRY(find_mpi());
     Json cases{Json::Array{}};
     Progress progress("bench ep", "trials");
     for (size_t i = 0; i < trials.size(); ++i) {
@@ -306,15 +303,13 @@ class BenchEp final : public Verb {
   }
 
   // Beside this program, unless it was named.
-  void find_mpi() {
+  Status find_mpi() {
     if (!with_mpi_) mpi_.clear();
-    if (!with_mpi_ || !mpi_.empty()) return;
-    char path[4096];
-    const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
-    if (length <= 0) return;
-    const std::string_view self(path, static_cast<size_t>(length));
-    const std::string found = fmt::format("{}/bench/ep_mpi_bench", self.substr(0, self.rfind('/')));
+    if (!with_mpi_ || !mpi_.empty()) return {};
+    WD_ASSIGN_OR_RETURN(const std::filesystem::path self, program_path());
+    const std::string found = self.parent_path() / "bench" / "ep_mpi_bench";
     if (access(found.c_str(), X_OK) == 0) mpi_ = found;
+    return {};
   }
 
   // Both contestants' processes live for all trials of one number of ranks.

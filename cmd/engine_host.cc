@@ -2,10 +2,10 @@
 
 #include "base/log.h"
 #include "base/topology.h"
-#include "base/utf8.h"
 #include "cmd/progress.h"
 #include "cmd/speculative_config.h"
 #include "math/kernels.h"
+#include "tokenizer/number_tokenizer.h"
 
 #include <fmt/format.h>
 
@@ -24,53 +24,8 @@ std::string default_cache_dir() {
 Result<std::optional<math::RowFormat>> row_format(const std::string& flag,
                                                   const std::string& text) {
   if (text == "auto") return std::optional<math::RowFormat>();
-  for (const auto format : {math::RowFormat::kF32, math::RowFormat::kBf16, math::RowFormat::kFp8,
-                            math::RowFormat::kInt8}) {
-    if (text == math::name(format)) return std::optional(format);
-  }
+  if (const auto format = math::parse_row_format(text)) return format;
   return invalid_argument("{}: '{}' is not one of auto, f32, bf16, fp8, int8", flag, text);
-}
-
-// The 256 bytes in byte-level BPE's alphabet (spec: printable bytes stand for themselves, the
-// others follow from U+0100 on), with ids from `first` on.
-Json byte_vocabulary(int64_t first) {
-  Json vocabulary{Json::Object{}};
-  char32_t stand_in = 0x100;
-  for (char32_t byte = 0; byte < 256; ++byte) {
-    const bool is_printable =
-        (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-    std::string character;
-    append_utf8(character, is_printable ? byte : stand_in++);
-    vocabulary.set(character, first + static_cast<int64_t>(byte));
-  }
-  return vocabulary;
-}
-
-// For models without tokenizer.json: every token shows as its number. Text becomes ids beyond the
-// vocabulary, which the engine refuses.
-Result<std::unique_ptr<tokenizer::Tokenizer>> number_tokenizer(int64_t vocab_size) {
-  Json added{Json::Array{}};
-  for (int64_t id = 0; id < vocab_size; ++id) {
-    Json token;
-    token.set("id", id);
-    token.set("content", fmt::format(" {}", id));
-    for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized", "special"})
-      token.set(flag, false);
-    added.append(std::move(token));
-  }
-  Json bpe;
-  bpe.set("type", "BPE");
-  bpe.set("vocab", byte_vocabulary(vocab_size));
-  bpe.set("merges", Json(Json::Array{}));
-  Json byte_level;
-  byte_level.set("type", "ByteLevel");
-  byte_level.set("add_prefix_space", false);
-  Json document;
-  document.set("added_tokens", std::move(added));
-  document.set("pre_tokenizer", byte_level);
-  document.set("decoder", byte_level);
-  document.set("model", std::move(bpe));
-  return tokenizer::Tokenizer::from_json(document, {});
 }
 
 std::string phase_text(const model::LoadProgress& now) {
@@ -180,13 +135,8 @@ Result<model::LoadOptions> load_options(const EngineHostOptions& options) {
   model::LoadOptions load;
   load.weights.precision =
       options.dtype == "float32" ? math::Precision::kF32 : math::Precision::kMixed;
-  for (const auto format : {math::WeightFormat::kBf16, math::WeightFormat::kFp8,
-                            math::WeightFormat::kInt8, math::WeightFormat::kInt4}) {
-    if (options.quantization == math::name(format)) {
-      load.weights.expert_format = format;
-      load.weights.linear_format = format;
-    }
-  }
+  load.weights.expert_format = load.weights.linear_format =
+      math::parse_weight_format(options.quantization);
   load.weights.expanded_prompts = options.mla_prompt_form == "expanded";
   WD_ASSIGN_OR_RETURN(load.dispatch_format, row_format("--dispatch-dtype", options.dispatch_dtype));
   WD_ASSIGN_OR_RETURN(load.combine_format, row_format("--combine-dtype", options.combine_dtype));
@@ -298,7 +248,7 @@ Status EngineHost::load_tokenizer() {
     WD_ASSIGN_OR_RETURN(tokenizer_, tokenizer::Tokenizer::load(path));
   } else {
     log_warning("{}: no tokenizer.json: prompts must be token ids, and answers show them", path);
-    WD_ASSIGN_OR_RETURN(tokenizer_, number_tokenizer(model_->config().vocab_size));
+    WD_ASSIGN_OR_RETURN(tokenizer_, tokenizer::number_tokenizer(model_->config().vocab_size));
   }
   return {};
 }

@@ -47,7 +47,7 @@ class GatewayVerb final : public Verb {
     gateway::Gateway gateway(loop, client, picker->picker(), std::move(keys), gateway_options);
     WD_ASSIGN_OR_RETURN(const net::Address bound, gateway.listen(address));
     log_info("gateway: listening on {}", bound.to_string());
-    WD_TRY(write_ready_file(listen_.ready_file, "http://" + bound.to_string()));
+    WD_TRY(write_ready_file(listen_.ready_file, url_of(bound)));
     run_until_signal(loop, [&] { gateway.drain_and_wait(listen_.shutdown_timeout); });
     return {};
   }

@@ -62,4 +62,8 @@ http::ClientOptions ListenFlags::calls() const {
   return client;
 }
 
+std::string url_of(const net::Address& bound) {
+  return (bound.is_unix() ? "" : "http://") + bound.to_string();
+}
+
 }  // namespace wideep::cmd

@@ -38,4 +38,7 @@ struct ListenFlags {
   http::ClientOptions calls() const;
 };
 
+// Where clients find what listens there: "http://127.0.0.1:8000", or "unix:/run/x.sock".
+std::string url_of(const net::Address& bound);
+
 }  // namespace wideep::cmd

@@ -1,5 +1,6 @@
 #include "cmd/local_server.h"
 
+#include "cmd/listen_options.h"
 #include "cmd/rank_server.h"
 
 namespace wideep::cmd {
@@ -17,7 +18,7 @@ class Local final : public LocalServer {
     WD_ASSIGN_OR_RETURN(rank_, RankServer::create(thread_.loop(), std::move(options), nullptr));
     WD_ASSIGN_OR_RETURN(const net::Address address,
                         rank_->api().listen({.host = "127.0.0.1", .port = 0, .path = {}}));
-    url_ = "http://" + address.to_string();
+    url_ = url_of(address);
     return {};
   }
 

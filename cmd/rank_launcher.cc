@@ -3,7 +3,6 @@
 #include "base/log.h"
 #include "cmd/rank_metrics.h"
 #include "cmd/run_until_signal.h"
-#include "cmd/verb.h"
 #include "epp/endpoint_picker.h"
 #include "epp/filters.h"
 #include "gateway/gateway.h"
@@ -19,7 +18,6 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
-#include <thread>
 
 namespace wideep::cmd {
 namespace {
@@ -69,20 +67,9 @@ class RankLauncher {
     folder_.emplace(std::move(folder));
     WD_TRY(options_.plan.door == Door::kElsewhere ? find_door() : open_door());
     WD_TRY(add_groups());
-    Status outcome;
-    std::thread thread([&] {
-      outcome = supervisor_->run();
-      service_.stop();
-    });
-    service_.run([&] {
+    return run_ranks(*supervisor_, service_, [&] {
       if (gateway_ != nullptr) gateway_->drain_and_wait(options_.listen.shutdown_timeout);
-      supervisor_->stop();
-      thread
-          .join();  // while the loop turns: ranks wait a moment for their connections to be closed
     });
-    if (outcome) return kExitOk;
-    log_error("{}", outcome.error().message);
-    return exit_status_of(supervisor_->status());
   }
 
  private:
@@ -92,7 +79,7 @@ class RankLauncher {
     WD_ASSIGN_OR_RETURN(http::ApiKeys keys, options_.listen.keys());
     WD_TRY(make_gateway(std::move(keys)));
     WD_ASSIGN_OR_RETURN(const net::Address bound, gateway_->listen(address));
-    url_ = bound.is_unix() ? bound.to_string() : "http://" + bound.to_string();
+    url_ = url_of(bound);
     if (options_.plan.door == Door::kOwnRanks) return {};
     WD_TRY(check_meeting_of_doors());
     const GroupPlan& plan = options_.plan;
@@ -163,14 +150,9 @@ class RankLauncher {
       places.push_back(place_of(plan.first_local + i));
     WD_ASSIGN_OR_RETURN(std::vector<launcher::GroupSpec> specs,
                         rank_groups(plan, places, options_.arguments));
+    std::vector<launcher::Member> members = members_of(specs, places);
     auto next = places.begin();
-    std::vector<launcher::Member> members;
     for (launcher::GroupSpec& spec : specs) {
-      for (size_t i = 0; i < spec.members.size(); ++i)
-        members.push_back({.name = spec.members[i].name,
-                           .group = spec.name,
-                           .index = i,
-                           .address = places[members.size()].address});
       const auto end = next + static_cast<ptrdiff_t>(spec.members.size());
       groups_.push_back({spec.name, {next, end}});
       next = end;

@@ -1,12 +1,13 @@
 #include "cmd/rank_processes.h"
 
+#include "base/file.h"
+#include "base/log.h"
 #include "cmd/verb.h"
 
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <filesystem>
-#include <system_error>
+#include <thread>
 
 namespace wideep::cmd {
 namespace {
@@ -22,6 +23,16 @@ launcher::GroupSpec group_of(std::string name, std::vector<launcher::ProcessSpec
   return group;
 }
 
+int exit_status_of(const std::vector<launcher::GroupStatus>& groups) {
+  for (const launcher::GroupStatus& status : groups) {
+    if (status.last_failure.empty()) continue;
+    const int code = status.last_exit.code;
+    // Killed, or gone without a reason of its own: the others have lost it.
+    return code == kExitOk ? kExitGroupEnded : code;
+  }
+  return kExitFailed;
+}
+
 }  // namespace
 
 std::string own_meeting(const GroupPlan& plan, const std::string& folder) {
@@ -31,9 +42,7 @@ std::string own_meeting(const GroupPlan& plan, const std::string& folder) {
 Result<std::vector<launcher::GroupSpec>> rank_groups(const GroupPlan& plan,
                                                      const std::vector<RankPlace>& places,
                                                      const RankArguments& arguments) {
-  std::error_code problem;
-  const std::string program = std::filesystem::read_symlink("/proc/self/exe", problem).string();
-  if (problem) return error(ErrorCode::kUnavailable, "/proc/self/exe: {}", problem.message());
+  WD_ASSIGN_OR_RETURN(const std::string program, program_path());
   std::vector<launcher::ProcessSpec> members;
   for (const RankPlace& place : places) {
     members.push_back({.name = fmt::format("rank {}", place.rank),
@@ -62,14 +71,35 @@ launcher::SupervisorOptions rank_supervision(std::chrono::milliseconds shutdown_
   return supervisor;
 }
 
-int exit_status_of(const std::vector<launcher::GroupStatus>& groups) {
-  for (const launcher::GroupStatus& status : groups) {
-    if (status.last_failure.empty()) continue;
-    const int code = status.last_exit.code;
-    // Killed, or gone without a reason of its own: the others have lost it.
-    return code == kExitOk ? kExitGroupEnded : code;
+std::vector<launcher::Member> members_of(const std::vector<launcher::GroupSpec>& groups,
+                                         const std::vector<RankPlace>& places) {
+  std::vector<launcher::Member> members;
+  for (const launcher::GroupSpec& group : groups) {
+    for (size_t i = 0; i < group.members.size(); ++i)
+      members.push_back({.name = group.members[i].name,
+                         .group = group.name,
+                         .index = i,
+                         .address = places[members.size()].address});
   }
-  return kExitFailed;
+  return members;
+}
+
+int run_ranks(launcher::Supervisor& supervisor,
+              Service& service,
+              const std::function<void()>& drain_door) {
+  Status outcome;
+  std::thread thread([&] {
+    outcome = supervisor.run();
+    service.stop();
+  });
+  service.run([&] {
+    drain_door();
+    supervisor.stop();
+    thread.join();  // while the loop turns: ranks wait a moment for their connections to be closed
+  });
+  if (outcome) return kExitOk;
+  log_error("{}", outcome.error().message);
+  return exit_status_of(supervisor.status());
 }
 
 }  // namespace wideep::cmd

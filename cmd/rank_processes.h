@@ -4,6 +4,8 @@
 
 #include "base/result.h"
 #include "cmd/group_flags.h"
+#include "cmd/run_until_signal.h"
+#include "launcher/deployment.h"
 #include "launcher/supervisor.h"
 #include "net/address.h"
 
@@ -38,7 +40,15 @@ Result<std::vector<launcher::GroupSpec>> rank_groups(const GroupPlan& plan,
 // Their lines go to stderr; requests under way may take `shutdown_timeout` at the end.
 launcher::SupervisorOptions rank_supervision(std::chrono::milliseconds shutdown_timeout);
 
-// What to exit with when a group of ranks is given up: what its ranks failed with.
-int exit_status_of(const std::vector<launcher::GroupStatus>& groups);
+// The ranks of these groups as HealthWatch knows them, in the order of `places`.
+std::vector<launcher::Member> members_of(const std::vector<launcher::GroupSpec>& groups,
+                                         const std::vector<RankPlace>& places);
+
+// Runs the ranks, and the service's loop, until a signal or until a group is given up. `drain_door`
+// comes before the ranks are ended, with the loop running. What to exit with: if a group was given
+// up, what its ranks failed with.
+int run_ranks(launcher::Supervisor& supervisor,
+              Service& service,
+              const std::function<void()>& drain_door);
 
 }  // namespace wideep::cmd

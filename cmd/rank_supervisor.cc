@@ -3,7 +3,6 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "cmd/run_until_signal.h"
-#include "cmd/verb.h"
 #include "http/client.h"
 #include "http/server.h"
 #include "launcher/health_watch.h"
@@ -15,7 +14,6 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -37,19 +35,9 @@ class RankSupervisor {
     WD_TRY(place_ranks());
     WD_TRY(listen());
     WD_TRY(add_groups());
-    Status outcome;
-    std::thread thread([&] {
-      outcome = supervisor_->run();
-      service_.stop();
-    });
-    service_.run([&] {
-      supervisor_->stop();
-      thread.join();
-    });
+    const int status = run_ranks(*supervisor_, service_, [] {});
     watch_.reset();
-    if (outcome) return kExitOk;
-    log_error("{}", outcome.error().message);
-    return exit_status_of(supervisor_->status());
+    return status;
   }
 
  private:
@@ -82,13 +70,8 @@ class RankSupervisor {
     supervisor_ = std::make_unique<launcher::Supervisor>(std::move(supervisor));
     WD_ASSIGN_OR_RETURN(std::vector<launcher::GroupSpec> specs,
                         rank_groups(options_.plan, places_, options_.arguments));
-    std::vector<launcher::Member> members;
+    std::vector<launcher::Member> members = members_of(specs, places_);
     for (launcher::GroupSpec& spec : specs) {
-      for (size_t i = 0; i < spec.members.size(); ++i)
-        members.push_back({.name = spec.members[i].name,
-                           .group = spec.name,
-                           .index = i,
-                           .address = places_[members.size()].address});
       // The ranks of other hosts have ended too, and they do not wait for these.
       if (options_.plan.is_group()) spec.restart.restarts_max = 0;
       supervisor_->add(std::move(spec));
@@ -109,8 +92,8 @@ class RankSupervisor {
     const net::Address address{
         .host = options_.listen.host, .port = static_cast<uint16_t>(options_.port), .path = {}};
     WD_ASSIGN_OR_RETURN(const net::Address bound, server_.listen(address));
-    log_info("starting ranks {} to {}; http://{}/health tells whether all of them serve",
-             places_.front().rank, places_.back().rank, bound.to_string());
+    log_info("starting ranks {} to {}; {}/health tells whether all of them serve",
+             places_.front().rank, places_.back().rank, url_of(bound));
     return {};
   }
 
@@ -145,7 +128,7 @@ class RankSupervisor {
     if (!all_ready() || std::exchange(is_announced_, true)) return;
     std::string urls;
     for (const RankPlace& place : places_) {
-      const std::string url = "http://" + place.address.to_string();
+      const std::string url = url_of(place.address);
       log_info("serving {} with rank {} at {}", options_.what, place.rank, url);
       urls += (urls.empty() ? "" : "\n") + url;
     }

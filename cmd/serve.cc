@@ -240,7 +240,7 @@ class Serve final : public Verb {
       WD_TRY(rank.api().listen_metrics(
           {.host = listen_.host, .port = static_cast<uint16_t>(metrics_port_), .path = {}}));
     }
-    const std::string url = bound.is_unix() ? bound.to_string() : "http://" + bound.to_string();
+    const std::string url = url_of(bound);
     log_info("serving {} at {}", rank_.engine.model_path, url);
     return write_ready_file(listen_.ready_file, url);
   }

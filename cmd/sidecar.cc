@@ -63,7 +63,7 @@ class SidecarVerb final : public Verb {
     sidecar::Sidecar sidecar(loop, client, sidecar_);
     WD_ASSIGN_OR_RETURN(const net::Address bound, sidecar.listen(address));
     log_info("sidecar: {} in front of {}", bound.to_string(), engine_);
-    WD_TRY(write_ready_file(listen_.ready_file, "http://" + bound.to_string()));
+    WD_TRY(write_ready_file(listen_.ready_file, url_of(bound)));
     run_until_signal(loop, [&] { sidecar.drain_and_wait(listen_.shutdown_timeout); });
     return {};
   }

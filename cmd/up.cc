@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/yaml.h"
+#include "cmd/listen_options.h"
 #include "cmd/run_until_signal.h"
 #include "cmd/up_console.h"
 #include "cmd/verb.h"
@@ -124,7 +125,7 @@ class Running {
       announce();
     if (console_.is_terminal()) {
       std::vector<std::string> block = {
-          fmt::format("== {} at http://{} ==", config_.model, deployment_.gateway.to_string())};
+          fmt::format("== {} at {} ==", config_.model, url_of(deployment_.gateway))};
       for (std::string& line : view_.lines(groups, reports))
         block.push_back(std::move(line));
       console_.set_status(std::move(block));
@@ -270,7 +271,7 @@ class Up final : public Verb {
     console.say(fmt::format("up: {} with {}", config.model, shape_text(config)));
     Running running(config, deployment, console);
     return running.run([&]() -> Status {
-      const std::string url = "http://" + deployment.gateway.to_string();
+      const std::string url = url_of(deployment.gateway);
       console.say("up: ready at " + url);
       return write_ready_file(ready_file_, url);
     });
@@ -319,7 +320,7 @@ class Up final : public Verb {
   // --model, or the demo model: here, or in the source tree that the program was built in.
   Result<std::string> model_folder() const {
     if (!model_.empty()) return model_;
-    const auto program = std::filesystem::path(program_path());
+    WD_ASSIGN_OR_RETURN(const std::filesystem::path program, program_path());
     for (const auto& folder :
          {std::filesystem::path("models/demo"), program.parent_path() / "../../models/demo"}) {
       if (std::filesystem::exists(folder / "config.json"))
@@ -338,11 +339,6 @@ class Up final : public Verb {
     return sum;
   }
 
-  static std::string program_path() {
-    std::error_code code;
-    return std::filesystem::read_symlink("/proc/self/exe", code).string();
-  }
-
   static int64_t num_cores() { return std::max<int64_t>(1, std::thread::hardware_concurrency()); }
 
   std::string run_parent() const {
@@ -351,7 +347,7 @@ class Up final : public Verb {
 
   Result<launcher::DeploymentPlace> make_place(const launcher::RunFolder& folder) const {
     launcher::DeploymentPlace place;
-    place.program = program_path();
+    WD_ASSIGN_OR_RETURN(place.program, program_path());
     place.folder = folder.path();
     place.num_cores = num_cores();
     place.hopeless_codes = {kExitUsage, kExitBadModel};
@@ -359,10 +355,9 @@ class Up final : public Verb {
     WD_ASSIGN_OR_RETURN(place.kv_key_file, folder.make_key("kv.key"));
     if (!api_keys_.empty()) {
       // In a file, so that they do not stand in the list of processes.
-      std::string text;
-      for (size_t i = 0; i < api_keys_.size(); ++i)
-        text += fmt::format("key{} {}\n", i, api_keys_[i]);
-      WD_ASSIGN_OR_RETURN(place.client_key_file, folder.make_secret("clients.keys", text));
+      WD_ASSIGN_OR_RETURN(const http::ApiKeys keys, http::ApiKeys::load(api_keys_, ""));
+      WD_ASSIGN_OR_RETURN(place.client_key_file,
+                          folder.make_secret("clients.keys", keys.file_text()));
     }
     return place;
   }

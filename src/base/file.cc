@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -185,6 +187,14 @@ Status write_file(const std::string& path, std::string_view content) {
     return error(ErrorCode::kUnavailable, "{}: cannot write: {}", path, system_error_text());
   }
   return {};
+}
+
+Result<std::string> program_path() {
+  constexpr const char* kSelf = "/proc/self/exe";
+  std::error_code problem;
+  std::string path = std::filesystem::read_symlink(kSelf, problem).string();
+  if (problem) return error(ErrorCode::kUnavailable, "{}: {}", kSelf, problem.message());
+  return path;
 }
 
 }  // namespace wideep

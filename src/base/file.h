@@ -50,4 +50,7 @@ Result<std::string> read_secret(const std::string& path, int64_t bytes_max);
 // Writes to a temporary name beside `path` and renames it, so that readers see all or nothing.
 Status write_file(const std::string& path, std::string_view content);
 
+// The file of the program that runs.
+Result<std::string> program_path();
+
 }  // namespace wideep

@@ -17,6 +17,13 @@ namespace {
 constexpr std::array<std::string_view, 5> kWeightNames = {"f32", "bf16", "fp8", "int8", "int4"};
 constexpr std::array<std::string_view, 4> kRowNames = {"f32", "bf16", "int8", "fp8"};
 
+template <typename Format>
+std::optional<Format> parse(std::span<const std::string_view> names, std::string_view name) {
+  const auto found = std::ranges::find(names, name);
+  if (found == names.end()) return std::nullopt;
+  return static_cast<Format>(found - names.begin());
+}
+
 // The largest |x| by its bits, so that a NaN anywhere wins and shows in the scale.
 float abs_max(std::span<const float> x, float least) {
   uint32_t most = std::bit_cast<uint32_t>(least);
@@ -57,8 +64,16 @@ std::string_view name(WeightFormat format) {
   return kWeightNames[static_cast<size_t>(format)];
 }
 
+std::optional<WeightFormat> parse_weight_format(std::string_view name) {
+  return parse<WeightFormat>(kWeightNames, name);
+}
+
 std::string_view name(RowFormat format) {
   return kRowNames[static_cast<size_t>(format)];
+}
+
+std::optional<RowFormat> parse_row_format(std::string_view name) {
+  return parse<RowFormat>(kRowNames, name);
 }
 
 int64_t row_scale_offset(RowFormat format, int64_t cols) {

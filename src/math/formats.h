@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -23,6 +24,7 @@ enum class WeightFormat {
   kInt4,  // signed nibbles, one scale per output channel and 32 inputs
 };
 std::string_view name(WeightFormat format);  // "f32", "bf16", "fp8", "int8", "int4"
+std::optional<WeightFormat> parse_weight_format(std::string_view name);
 
 // How a row of activations is stored. A row's bytes start at a 64-byte boundary; its columns are
 // padded with zeros to a multiple of 64 (so kernels never look at a tail); it carries its own
@@ -34,6 +36,7 @@ std::string_view name(WeightFormat format);  // "f32", "bf16", "fp8", "int8", "i
 // A NaN or infinity in a row gives a scale that is not finite: it shows in every product.
 enum class RowFormat { kF32, kBf16, kInt8, kFp8 };
 std::string_view name(RowFormat format);
+std::optional<RowFormat> parse_row_format(std::string_view name);
 
 // Bytes of one row, a multiple of 64.
 int64_t row_bytes(RowFormat format, int64_t cols);

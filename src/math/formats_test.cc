@@ -16,6 +16,16 @@
 namespace wideep::math {
 namespace {
 
+TEST(Formats, AreFoundByTheirNames) {
+  for (const auto format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kFp8,
+                            WeightFormat::kInt8, WeightFormat::kInt4})
+    EXPECT_EQ(parse_weight_format(name(format)), format);
+  for (const auto format : {RowFormat::kF32, RowFormat::kBf16, RowFormat::kInt8, RowFormat::kFp8})
+    EXPECT_EQ(parse_row_format(name(format)), format);
+  EXPECT_FALSE(parse_weight_format("none"));
+  EXPECT_FALSE(parse_row_format("int4"));
+}
+
 TEST(Fp8, DecodesTheValuesOfItsStandard) {
   EXPECT_EQ(fp8_to_f32(0x00), 0.0F);
   EXPECT_EQ(fp8_to_f32(0x01), 0x1p-9F);
