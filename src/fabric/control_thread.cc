@@ -1,7 +1,6 @@
 #include "fabric/control_thread.h"
 
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <array>
@@ -13,10 +12,9 @@ namespace wideep::fabric {
 
 Status ControlThread::open() {
   epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
-  stop_event_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!epoll_ || !stop_event_)
-    return error(ErrorCode::kExhausted, "control thread: {}", strerrordesc_np(errno));
-  return watch(stop_event_.get(), EPOLLIN, [this](uint32_t) { is_stopping_ = true; });
+  if (!epoll_) return error(ErrorCode::kExhausted, "control thread: {}", strerrordesc_np(errno));
+  WD_ASSIGN_OR_RETURN(stop_event_, Event::create());
+  return watch(stop_event_.fd(), EPOLLIN, [this](uint32_t) { is_stopping_ = true; });
 }
 
 void ControlThread::start(Duration period, std::function<void()> on_tick) {
@@ -25,7 +23,7 @@ void ControlThread::start(Duration period, std::function<void()> on_tick) {
 
 void ControlThread::stop() {
   if (!thread_.joinable()) return;
-  eventfd_write(stop_event_.get(), 1);
+  stop_event_.set();
   thread_.join();
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "fabric/event.h"
 #include "fabric/unique_fd.h"
 
 #include <cstdint>
@@ -52,7 +53,7 @@ class ControlThread {
   void fire_timers();
 
   UniqueFd epoll_;
-  UniqueFd stop_event_;
+  Event stop_event_;
   std::map<int, std::shared_ptr<OnEvents>> watched_;  // shared: a callback may unwatch itself
   std::vector<Timer> timers_;
   bool is_stopping_ = false;  // control thread only

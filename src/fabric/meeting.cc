@@ -6,8 +6,6 @@
 #include "fabric/reception.h"
 #include "fabric/talk.h"
 
-#include <sys/eventfd.h>
-
 #include <algorithm>
 #include <map>
 #include <string>
@@ -60,11 +58,6 @@ class Pulse {
 
 std::unexpected<Error> lost(RankId rank, std::string_view why) {
   return error(ErrorCode::kPeerLost, "rank {} lost ({})", index(rank), why);
-}
-
-void empty(int event) {
-  eventfd_t ignored = 0;
-  static_cast<void>(eventfd_read(event, &ignored));
 }
 
 // Rank 0's side.
@@ -134,14 +127,14 @@ class Leader {
 
   // Until something has happened, giving signs of life.
   Status wait(TimePoint until) {
-    std::vector<pollfd> polled{{.fd = state_.woken(), .events = POLLIN, .revents = 0}};
+    std::vector<pollfd> polled{{.fd = state_.woken().fd(), .events = POLLIN, .revents = 0}};
     if (reception_ != nullptr)
       for (const pollfd& one : reception_->polled())
         polled.push_back(one);
     for (const auto& [rank, talk] : callers_)
       polled.push_back({.fd = talk.fd(), .events = POLLIN, .revents = 0});
     static_cast<void>(WaitLimit(std::min(until, pulse_.next())).await(polled));
-    empty(state_.woken());
+    state_.woken().clear();
     WD_TRY(state_.check());
     if (pulse_.beats())
       for (auto& [rank, talk] : callers_)
@@ -306,10 +299,10 @@ class Follower {
   }
 
   Status wait(TimePoint until) {
-    std::array polled{pollfd{.fd = state_.woken(), .events = POLLIN, .revents = 0},
+    std::array polled{pollfd{.fd = state_.woken().fd(), .events = POLLIN, .revents = 0},
                       pollfd{.fd = talk_->fd(), .events = POLLIN, .revents = 0}};
     static_cast<void>(WaitLimit(std::min(until, pulse_.next())).await(polled));
-    empty(state_.woken());
+    state_.woken().clear();
     WD_TRY(state_.check());
     if (pulse_.beats()) say("");
     return {};
@@ -345,9 +338,8 @@ void take_part(MeetingState& state, Side& side, const net::Address& leader) {
 }  // namespace
 
 Result<std::unique_ptr<MeetingState>> MeetingState::create() {
-  UniqueFd woken(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  UniqueFd has_failed(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!woken || !has_failed) return error(ErrorCode::kExhausted, "no descriptor for an event");
+  WD_ASSIGN_OR_RETURN(Event woken, Event::create());
+  WD_ASSIGN_OR_RETURN(Event has_failed, Event::create());
   return std::make_unique<MeetingState>(std::move(woken), std::move(has_failed));
 }
 
@@ -360,7 +352,7 @@ void MeetingState::set_members(Membership members) {
 void MeetingState::set_linked() {
   const std::scoped_lock lock(mutex_);
   is_linked_ = true;
-  eventfd_write(woken_.get(), 1);
+  woken_.set();
 }
 
 void MeetingState::set_all_linked() {
@@ -373,15 +365,15 @@ void MeetingState::fail(const Error& error) {
   const std::scoped_lock lock(mutex_);
   if (failure_) return;
   failure_ = error;
-  eventfd_write(has_failed_.get(), 1);
-  eventfd_write(woken_.get(), 1);
+  has_failed_.set();
+  woken_.set();
   changed_.notify_all();
 }
 
 void MeetingState::stop() {
   const std::scoped_lock lock(mutex_);
   is_stopped_ = true;
-  eventfd_write(woken_.get(), 1);
+  woken_.set();
 }
 
 Status MeetingState::check() const {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "base/result.h"
+#include "fabric/event.h"
 #include "fabric/membership.h"
 #include "fabric/tls.h"
 #include "fabric/unique_fd.h"
@@ -38,12 +39,12 @@ class MeetingState {
  public:
   static Result<std::unique_ptr<MeetingState>> create();
 
-  MeetingState(UniqueFd woken, UniqueFd has_failed)
+  MeetingState(Event woken, Event has_failed)
       : woken_(std::move(woken)), has_failed_(std::move(has_failed)) {}
 
-  int woken() const { return woken_.get(); }  // an event for the thread
+  const Event& woken() const { return woken_; }  // for the thread: there is news
 
-  int has_failed() const { return has_failed_.get(); }  // an event that stays
+  const Event& has_failed() const { return has_failed_; }  // stays set
 
   void set_members(Membership members);
   void set_linked();  // this rank
@@ -59,8 +60,8 @@ class MeetingState {
   Error await_cause(const Error& own, Duration patience);
 
  private:
-  UniqueFd woken_;
-  UniqueFd has_failed_;
+  Event woken_;
+  Event has_failed_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<Membership> members_;
@@ -85,7 +86,7 @@ class Meeting {
   Result<Membership> members() { return state_->await_members(); }
 
   // Readable once the meeting has failed: whom this rank waits for may never come.
-  int interrupt() const { return state_->has_failed(); }
+  int interrupt() const { return state_->has_failed().fd(); }
 
   // This rank has linked with all others; blocks until all have. kPeerLost, kTimeout.
   Status all_linked();

@@ -3,7 +3,6 @@
 #include "base/log.h"
 
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <utility>
@@ -18,12 +17,11 @@ constexpr int64_t kLoggedTogether = 1000;
 }  // namespace
 
 Result<std::unique_ptr<Reception>> Reception::open(ReceptionOptions options, Hear hear) {
-  UniqueFd heard(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!heard) return error(ErrorCode::kExhausted, "no descriptor for an event");
+  WD_ASSIGN_OR_RETURN(Event heard, Event::create());
   return std::make_unique<Reception>(std::move(options), std::move(hear), std::move(heard));
 }
 
-Reception::Reception(ReceptionOptions options, Hear hear, UniqueFd heard)
+Reception::Reception(ReceptionOptions options, Hear hear, Event heard)
     : options_(std::move(options)), hear_(std::move(hear)), heard_(std::move(heard)) {}
 
 Reception::~Reception() {
@@ -35,12 +33,11 @@ Reception::~Reception() {
 
 std::array<pollfd, 2> Reception::polled() const {
   return {pollfd{.fd = is_full() ? -1 : options_.listener, .events = POLLIN, .revents = 0},
-          pollfd{.fd = heard_.get(), .events = POLLIN, .revents = 0}};
+          pollfd{.fd = heard_.fd(), .events = POLLIN, .revents = 0}};
 }
 
 Result<std::vector<Guest>> Reception::take() {
-  eventfd_t ignored = 0;
-  static_cast<void>(eventfd_read(heard_.get(), &ignored));
+  heard_.clear();
   std::vector<Guest> guests;
   for (auto caller = callers_.begin(); caller != callers_.end();) {
     if (!caller->is_heard) {
@@ -76,7 +73,7 @@ Status Reception::let_in() {
     caller.thread = std::thread([this, &caller, own = *std::move(socket)]() mutable {
       caller.guest = hear_words(std::move(own));
       caller.is_heard = true;
-      eventfd_write(heard_.get(), 1);
+      heard_.set();
     });
   }
   return {};

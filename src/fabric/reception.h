@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/result.h"
+#include "fabric/event.h"
 #include "fabric/stream.h"
 #include "fabric/tls.h"
 
@@ -43,7 +44,7 @@ class Reception {
   using Hear = std::function<Result<std::string>(Stream& stream, TimePoint deadline)>;
 
   static Result<std::unique_ptr<Reception>> open(ReceptionOptions options, Hear hear);
-  Reception(ReceptionOptions options, Hear hear, UniqueFd heard);
+  Reception(ReceptionOptions options, Hear hear, Event heard);
   ~Reception();
 
   // take() has something to do when one of these has an event.
@@ -69,7 +70,7 @@ class Reception {
 
   const ReceptionOptions options_;
   const Hear hear_;
-  const UniqueFd heard_;  // an event: somebody has been heard
+  const Event heard_;  // somebody has been heard
   std::list<Caller> callers_;
   int64_t num_refused_ = 0;
 };

@@ -7,7 +7,6 @@
 #include "kv/identity.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -43,7 +42,7 @@ KvServer::KvServer(Private, KvServerParts parts, KvServerOptions options)
 
 KvServer::~KvServer() {
   if (!thread_.joinable()) return;
-  eventfd_write(stop_.get(), 1);
+  stop_.set();
   thread_.join();
   connections_.end_all();
 }
@@ -56,15 +55,14 @@ Status KvServer::listen() {
                         fabric::listen_local(local_name(parts_.engine_id), fabric::local_stream(),
                                              options_.connections_max));
   }
-  stop_ = fabric::UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!stop_) return error(ErrorCode::kExhausted, "no descriptor for an event");
+  WD_ASSIGN_OR_RETURN(stop_, fabric::Event::create());
   return {};
 }
 
 void KvServer::run() {
   for (;;) {
     const auto wait = std::chrono::ceil<std::chrono::milliseconds>(parts_.leases.expire());
-    std::array<pollfd, 3> sockets{pollfd{.fd = stop_.get(), .events = POLLIN, .revents = 0},
+    std::array<pollfd, 3> sockets{pollfd{.fd = stop_.fd(), .events = POLLIN, .revents = 0},
                                   pollfd{.fd = tcp_.get(), .events = POLLIN, .revents = 0},
                                   pollfd{.fd = local_.get(), .events = POLLIN, .revents = 0}};
     const int ready = poll(sockets.data(), sockets.size(),
@@ -77,7 +75,7 @@ void KvServer::run() {
 }
 
 void KvServer::accept_from(int listener, Kind kind) {
-  std::optional<fabric::UniqueFd> socket = fabric::accept_patiently(listener, stop_.get());
+  std::optional<fabric::UniqueFd> socket = fabric::accept_patiently(listener, stop_.fd());
   if (!socket) return;
   const Status started =
       connections_.start(*std::move(socket), 0, [this, kind](fabric::UniqueFd own) {

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "fabric/connection_threads.h"
+#include "fabric/event.h"
 #include "fabric/unique_fd.h"
 #include "kv/block_pool.h"
 #include "kv/lease_table.h"
@@ -84,7 +85,7 @@ class KvServer {
   net::Address address_;
   fabric::UniqueFd tcp_;
   fabric::UniqueFd local_;
-  fabric::UniqueFd stop_;  // an event that ends run()
+  fabric::Event stop_;  // ends run()
   fabric::ConnectionThreads connections_;
   std::thread thread_;
 };

@@ -4,7 +4,6 @@
 #include "base/random.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -39,7 +38,7 @@ HostDoor::HostDoor(Private, HostDoorOptions options)
 
 HostDoor::~HostDoor() {
   if (!thread_.joinable()) return;
-  eventfd_write(stop_.get(), 1);
+  stop_.set();
   thread_.join();
   connections_.end_all();
 }
@@ -55,13 +54,12 @@ Status HostDoor::listen() {
     WD_ASSIGN_OR_RETURN(listeners_[rank],
                         fabric::listen_at(net::Address::unix_socket(options_.socket_of(rank))));
   }
-  stop_ = fabric::UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!stop_) return error(ErrorCode::kExhausted, "no descriptor for an event");
+  WD_ASSIGN_OR_RETURN(stop_, fabric::Event::create());
   return {};
 }
 
 void HostDoor::run() {
-  std::vector<pollfd> polled = {{.fd = stop_.get(), .events = POLLIN, .revents = 0},
+  std::vector<pollfd> polled = {{.fd = stop_.fd(), .events = POLLIN, .revents = 0},
                                 {.fd = tcp_.get(), .events = POLLIN, .revents = 0}};
   std::vector<int32_t> ranks;
   for (const auto& [rank, listener] : listeners_) {
@@ -79,7 +77,7 @@ void HostDoor::run() {
 
 // From a client, for a rank; or from another host.
 void HostDoor::accept_from(int listener, std::optional<int32_t> rank) {
-  std::optional<fabric::UniqueFd> socket = fabric::accept_patiently(listener, stop_.get());
+  std::optional<fabric::UniqueFd> socket = fabric::accept_patiently(listener, stop_.fd());
   if (!socket) return;
   Status started;
   if (!rank) {
@@ -119,8 +117,7 @@ Result<std::shared_ptr<HostDoor::Host>> HostDoor::admit(const HostGreeting& gree
   auto host = std::make_shared<Host>();
   host->ranks = greeting.ranks;
   host->ready.resize(static_cast<size_t>(greeting.ranks.count));
-  host->wake = fabric::UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!host->wake) return error(ErrorCode::kExhausted, "no descriptor for an event");
+  WD_ASSIGN_OR_RETURN(host->wake, fabric::Event::create());
   const std::scoped_lock lock(mutex_);
   const bool is_taken =
       greeting.ranks.overlaps(options_.own) || std::ranges::any_of(hosts_, [&](const auto& other) {
@@ -169,7 +166,7 @@ Status HostDoor::converse(fabric::Stream& stream, Host& host) {
       WD_TRY(fabric::write_all(stream, encode(call), now() + options_.patience));
     if (count > 0) continue;
     if (now() >= deadline) return error(ErrorCode::kTimeout, "no sign of life");
-    wait_for_either(stream, host.wake.get(), deadline);
+    wait_for_either(stream, host.wake, deadline);
   }
 }
 
@@ -222,7 +219,7 @@ std::unique_ptr<fabric::Stream> HostDoor::await_connection(int32_t rank, int64_t
   if (present == hosts_.end()) return nullptr;
   Awaited& awaited = awaited_[id];
   present->second->calls.push_back({.id = id, .rank = rank});
-  eventfd_write(present->second->wake.get(), 1);
+  present->second->wake.set();
   came_.wait_for(lock, options_.patience,
                  [&] { return awaited.has_come || !hosts_.contains(host); });
   std::unique_ptr<fabric::Stream> stream = std::move(awaited.stream);

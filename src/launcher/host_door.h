@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "fabric/connection_threads.h"
+#include "fabric/event.h"
 #include "fabric/unique_fd.h"
 #include "launcher/host_wire.h"
 #include "net/address.h"
@@ -69,7 +70,7 @@ class HostDoor {
     RankRange ranks;
     std::vector<bool> ready;
     std::vector<HostCall> calls;  // to be sent
-    fabric::UniqueFd wake;        // an event: there are calls
+    fabric::Event wake;           // there are calls
   };
 
   // A connection that a host was asked for.
@@ -95,7 +96,7 @@ class HostDoor {
   net::Address address_;
   fabric::UniqueFd tcp_;
   std::map<int32_t, fabric::UniqueFd> listeners_;  // by rank
-  fabric::UniqueFd stop_;                          // an event that ends run()
+  fabric::Event stop_;                             // ends run()
   mutable std::mutex mutex_;                       // guards what follows, but for the threads
   std::condition_variable came_;
   std::map<int64_t, std::shared_ptr<Host>> hosts_;  // shared with the thread of each

@@ -4,7 +4,6 @@
 #include "base/log.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <utility>
@@ -23,16 +22,17 @@ TimePoint now() {
 
 HostLink::HostLink(HostLinkOptions options)
     : options_(std::move(options)),
-      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       ready_(static_cast<size_t>(options_.ranks.count)),
       connections_(options_.connections_max) {
-  WD_CHECK(static_cast<bool>(wake_));
+  Result<fabric::Event> wake = fabric::Event::create();
+  WD_CHECK(wake.has_value());
+  wake_ = *std::move(wake);
   thread_ = std::thread([this] { run(); });
 }
 
 HostLink::~HostLink() {
   is_stopping_ = true;
-  eventfd_write(wake_.get(), 1);
+  wake_.set();
   thread_.join();
   connections_.end_all();
 }
@@ -43,7 +43,7 @@ void HostLink::set_ready(std::vector<bool> ready) {
     WD_CHECK(ready.size() == ready_.size());
     ready_ = std::move(ready);
   }
-  eventfd_write(wake_.get(), 1);
+  wake_.set();
 }
 
 void HostLink::run() {
@@ -61,10 +61,9 @@ void HostLink::run() {
       log_warning("no door at {}: {}", options_.door.to_string(), outcome.error().message);
       complain_at = now() + options_.complain_every;
     }
-    pollfd end{.fd = wake_.get(), .events = POLLIN, .revents = 0};
+    pollfd end{.fd = wake_.fd(), .events = POLLIN, .revents = 0};
     poll(&end, 1, static_cast<int>(kPause.count()));
-    eventfd_t ignored = 0;
-    if (end.revents != 0) eventfd_read(wake_.get(), &ignored);
+    if (end.revents != 0) wake_.clear();
   }
 }
 
@@ -116,7 +115,7 @@ Status HostLink::converse(fabric::Stream& stream) {
     WD_ASSIGN_OR_RETURN(const size_t count, stream.read(bytes));
     input.insert(input.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(count));
     WD_TRY(take_calls(input));
-    if (count == 0) wait_for_either(stream, wake_.get(), beat_at);
+    if (count == 0) wait_for_either(stream, wake_, beat_at);
   }
   return {};
 }

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "fabric/connection_threads.h"
+#include "fabric/event.h"
 #include "fabric/unique_fd.h"
 #include "launcher/host_wire.h"
 #include "net/address.h"
@@ -58,7 +59,7 @@ class HostLink {
   Status answer(const HostCall& call, fabric::UniqueFd rank) const;
 
   const HostLinkOptions options_;
-  fabric::UniqueFd wake_;  // an event: ready_ has changed, or it is the end
+  fabric::Event wake_;  // ready_ has changed, or it is the end
   std::atomic<bool> is_stopping_{false};
   std::mutex mutex_;
   std::vector<bool> ready_;  // guarded by mutex_

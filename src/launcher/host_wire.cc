@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -155,13 +154,12 @@ void relay(fabric::Stream& one, fabric::Stream& other) {
                           real_clock().now() + kLastBytes));
 }
 
-void wait_for_either(const fabric::Stream& stream, int event, TimePoint deadline) {
+void wait_for_either(const fabric::Stream& stream, const fabric::Event& event, TimePoint deadline) {
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - real_clock().now());
   pollfd both[2] = {{.fd = stream.fd(), .events = POLLIN, .revents = 0},
-                    {.fd = event, .events = POLLIN, .revents = 0}};
+                    {.fd = event.fd(), .events = POLLIN, .revents = 0}};
   poll(both, 2, static_cast<int>(std::clamp<int64_t>(left.count(), 0, 60'000)));
-  eventfd_t ignored = 0;
-  if (both[1].revents != 0) eventfd_read(event, &ignored);
+  if (both[1].revents != 0) event.clear();
 }
 
 }  // namespace wideep::launcher

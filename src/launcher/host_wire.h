@@ -11,6 +11,7 @@
 #pragma once
 
 #include "base/result.h"
+#include "fabric/event.h"
 #include "fabric/stream.h"
 #include "fabric/tls.h"
 
@@ -74,7 +75,7 @@ std::optional<fabric::PresharedKey> door_key(const std::optional<fabric::Preshar
 // Passes bytes both ways until either end closes; what has come by then still goes on.
 void relay(fabric::Stream& one, fabric::Stream& other);
 
-// Until there is something to read, `event` is signalled (it is reset then), or the deadline.
-void wait_for_either(const fabric::Stream& stream, int event, TimePoint deadline);
+// Until there is something to read, `event` is set (it is cleared then), or the deadline.
+void wait_for_either(const fabric::Stream& stream, const fabric::Event& event, TimePoint deadline);
 
 }  // namespace wideep::launcher

@@ -4,8 +4,6 @@
 #include "base/log.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -20,11 +18,6 @@ TimePoint now() {
   return real_clock().now();
 }
 
-void wake(int descriptor) {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(descriptor, &one, sizeof one);
-}
-
 }  // namespace
 
 std::string_view name(GroupState state) {
@@ -33,15 +26,13 @@ std::string_view name(GroupState state) {
   return kNames[static_cast<size_t>(state)];
 }
 
-Supervisor::Supervisor(SupervisorOptions options)
-    : options_(std::move(options)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  WD_CHECK(wake_ >= 0);
+Supervisor::Supervisor(SupervisorOptions options) : options_(std::move(options)) {
+  Result<fabric::Event> wake = fabric::Event::create();
+  WD_CHECK(wake.has_value());
+  wake_ = *std::move(wake);
 }
 
-Supervisor::~Supervisor() {
-  groups_.clear();
-  close(wake_);
-}
+Supervisor::~Supervisor() = default;
 
 void Supervisor::add(GroupSpec spec) {
   auto group = std::make_unique<Group>();
@@ -76,7 +67,7 @@ const Supervisor::Group* Supervisor::failed_group() const {
 
 void Supervisor::stop() {
   stopping_.store(true);
-  wake(wake_);
+  wake_.set();
 }
 
 void Supervisor::stop_at_once() {
@@ -240,9 +231,9 @@ void Supervisor::end(Group& group) {
   set_state(group, GroupState::kStopped);
 }
 
-// Returns when a process has ended or written, somebody called wake(), or after `timeout`.
+// Returns when a process has ended or written, somebody set wake_, or after `timeout`.
 void Supervisor::wait(Duration timeout) {
-  std::vector<pollfd> descriptors = {{wake_, POLLIN, 0}};
+  std::vector<pollfd> descriptors = {{wake_.fd(), POLLIN, 0}};
   for (const auto& group : groups_) {
     for (const auto& process : group->processes) {
       // An end that look_after() has not seen yet must end this wait: it is not asked for here.
@@ -254,8 +245,7 @@ void Supervisor::wait(Duration timeout) {
   const auto milliseconds =
       std::chrono::ceil<std::chrono::milliseconds>(std::max(timeout, Duration{})).count();
   poll(descriptors.data(), descriptors.size(), static_cast<int>(milliseconds));
-  uint64_t ignored = 0;
-  [[maybe_unused]] const ssize_t got = read(wake_, &ignored, sizeof ignored);
+  wake_.clear();
 }
 
 Duration Supervisor::time_to_next_event() const {
@@ -297,7 +287,7 @@ void Supervisor::report_ready(const std::string& group, int64_t incarnation, siz
     if (present == nullptr || present->status.ready[index]) return;
     present->status.ready[index] = true;
   }
-  wake(wake_);
+  wake_.set();
 }
 
 void Supervisor::report_failed(const std::string& group,
@@ -310,7 +300,7 @@ void Supervisor::report_failed(const std::string& group,
     if (present == nullptr) return;
     present->reported_failure = present->spec.members[index].name + ": " + why;
   }
-  wake(wake_);
+  wake_.set();
 }
 
 std::vector<GroupStatus> Supervisor::status() const {

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "fabric/event.h"
 #include "launcher/process.h"
 
 #include <atomic>
@@ -132,7 +133,7 @@ class Supervisor {
   std::vector<std::unique_ptr<Group>> groups_;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> at_once_{false};
-  int wake_ = -1;  // eventfd: stop() and report_ready() interrupt the wait
+  fabric::Event wake_;  // stop() and reports interrupt the wait
 };
 
 }  // namespace wideep::launcher
