@@ -151,8 +151,25 @@ void GroupFlags::declare_placement(OptionSet& options) {
 }
 
 Result<GroupPlan> GroupFlags::resolve(const std::optional<LwsEnvironment>& lws) const {
-  const auto given = [](int64_t value) { return value > 0; };
   GroupPlan plan{.expert_parallel = expert_parallel};
+  WD_ASSIGN_OR_RETURN(plan.leader, leader_address(!address.empty() ? address
+                                                  : lws            ? lws->leader_address
+                                                                   : "127.0.0.1",
+                                                  rpc_port));
+  WD_TRY(place_ranks(plan, lws));
+  plan.placement.load_file = expert_load_file;
+  WD_ASSIGN_OR_RETURN(plan.placement.num_redundant_experts, parse_eplb_config(eplb_config));
+  if (!expert_parallel && (!expert_load_file.empty() || !eplb_config.empty()))
+    return invalid_argument("--expert-load-file and --eplb-config need --enable-expert-parallel");
+  const bool is_default_pod = lws && size_local == 0 && plan.num_local == 1;
+  WD_TRY(check_door(plan, is_default_pod));
+  WD_TRY(choose_door(plan, is_default_pod));
+  return plan;
+}
+
+// How many ranks there are, and which of them are on this host. `plan.leader` is set.
+Status GroupFlags::place_ranks(GroupPlan& plan, const std::optional<LwsEnvironment>& lws) const {
+  const auto given = [](int64_t value) { return value > 0; };
   const int64_t pods = lws ? lws->group_size : 1;
   const int64_t num_ranks = given(size) ? size : pods * (given(size_local) ? size_local : 1);
   if (num_ranks < 1 || num_ranks > fabric::kRanksMax)
@@ -161,10 +178,6 @@ Result<GroupPlan> GroupFlags::resolve(const std::optional<LwsEnvironment>& lws) 
   if (rank >= num_ranks)
     return invalid_argument("--data-parallel-rank {}, and --data-parallel-size {}", rank,
                             num_ranks);
-  WD_ASSIGN_OR_RETURN(plan.leader, leader_address(!address.empty() ? address
-                                                  : lws            ? lws->leader_address
-                                                                   : "127.0.0.1",
-                                                  rpc_port));
   // Ranks that are started one by one are on this host if they meet on it.
   const int64_t elsewhere = rank >= 0 && !net::is_loopback(plan.leader) ? 1 : num_ranks;
   if (lws && !given(size_local) && num_ranks % pods != 0)
@@ -189,67 +202,68 @@ Result<GroupPlan> GroupFlags::resolve(const std::optional<LwsEnvironment>& lws) 
   if (rank >= 0 && (rank < first || rank >= first + num_local))
     return invalid_argument("--data-parallel-rank {} is not one of ranks {} to {} of this host",
                             rank, first, first + num_local - 1);
-  plan.placement.load_file = expert_load_file;
-  WD_ASSIGN_OR_RETURN(plan.placement.num_redundant_experts, parse_eplb_config(eplb_config));
-  if (!expert_parallel && (!expert_load_file.empty() || !eplb_config.empty()))
-    return invalid_argument("--expert-load-file and --eplb-config need --enable-expert-parallel");
   plan.num_ranks = static_cast<int32_t>(num_ranks);
   plan.first_local = static_cast<int32_t>(first);
   plan.num_local = static_cast<int32_t>(num_local);
   if (rank >= 0) plan.rank = static_cast<int32_t>(rank);
-  WD_TRY(choose_door(plan, lws.has_value()));
-  return plan;
+  return {};
 }
 
-// One for all hosts, as vLLM has it, unless each is to have its own (by --data-parallel-hybrid-lb,
-// or because it is told its first rank), or each rank is.
-Status GroupFlags::choose_door(GroupPlan& plan, bool has_lws) const {
-  const bool is_first = plan.first_local == 0;
-  if (headless && (plan.rank || hybrid_lb || is_first))
+// Flags about the door that exclude each other.
+Status GroupFlags::check_door(const GroupPlan& plan, bool is_default_pod) const {
+  if (headless && (plan.rank || hybrid_lb || plan.first_local == 0))
     return invalid_argument(
         "--headless is for hosts other than that of rank 0, without --data-parallel-rank and "
         "--data-parallel-hybrid-lb: they have an API");
-  const bool is_default_pod = has_lws && size_local == 0 && plan.num_local == 1;
   if (headless && is_default_pod)
     return invalid_argument(
         "--headless: under LeaderWorkerSet a pod of one rank has its own API, unless "
         "--data-parallel-size-local 1 is given, to the leader too");
-  if (multi_port_lb) {
-    for (const auto& [is_given, flag] :
-         {std::pair{plan.rank.has_value(), "--data-parallel-rank"},
-          std::pair{hybrid_lb, "--data-parallel-hybrid-lb"}, std::pair{headless, "--headless"}})
-      if (is_given)
-        return invalid_argument(
-            "--data-parallel-multi-port-external-lb starts the ranks of this host, each with its "
-            "API: {} says otherwise",
-            flag);
-    plan.door = Door::kEachRank;
-    return {};
-  }
-  if (supervisor_port != kSupervisorPort)
+  if (!multi_port_lb && supervisor_port != kSupervisorPort)
     return invalid_argument(
         "--data-parallel-supervisor-port is for --data-parallel-multi-port-external-lb");
-  if (external_lb && (hybrid_lb || headless))
+  if (external_lb && (hybrid_lb || headless) && !multi_port_lb)
     return invalid_argument(
         "--data-parallel-external-lb is one rank with its own API: --data-parallel-hybrid-lb and "
         "--headless say otherwise");
-  if (plan.rank) return {};
+  for (const auto& [is_given, flag] :
+       {std::pair{plan.rank.has_value(), "--data-parallel-rank"},
+        std::pair{hybrid_lb, "--data-parallel-hybrid-lb"}, std::pair{headless, "--headless"}})
+    if (multi_port_lb && is_given)
+      return invalid_argument(
+          "--data-parallel-multi-port-external-lb starts the ranks of this host, each with its "
+          "API: {} says otherwise",
+          flag);
+  return {};
+}
+
+// One for all hosts, as vLLM has it, unless each is to have its own (by --data-parallel-hybrid-lb,
+// or because it is told its first rank), or each rank is.
+Status GroupFlags::choose_door(GroupPlan& plan, bool is_default_pod) const {
   const bool tells_start = start_rank >= 0 || is_default_pod;
-  const bool is_one_for_all =
-      is_first && !plan.is_on_one_host() && !hybrid_lb && (plan.num_local > 1 || !tells_start);
-  if (headless) {
+  const bool is_one_for_all = plan.first_local == 0 && !plan.is_on_one_host() && !hybrid_lb &&
+                              (plan.num_local > 1 || !tells_start);
+  if (multi_port_lb) {
+    plan.door = Door::kEachRank;
+  } else if (plan.rank) {
+    plan.door = Door::kOwnRanks;  // it starts none
+  } else if (headless) {
     plan.door = Door::kElsewhere;
   } else if (is_one_for_all) {
     plan.door = Door::kAllRanks;
   } else if (plan.num_local == 1) {
     plan.rank = plan.first_local;
   }
-  if (external_lb && !plan.rank)
+  if (external_lb && !multi_port_lb && !plan.rank)
     return invalid_argument(
         "--data-parallel-external-lb: which rank is this? Give --data-parallel-rank; or, for all "
-        "of "
-        "this host, --data-parallel-multi-port-external-lb");
-  if (plan.door == Door::kOwnRanks) return {};
+        "of this host, --data-parallel-multi-port-external-lb");
+  const bool is_among_hosts = plan.door == Door::kAllRanks || plan.door == Door::kElsewhere;
+  return is_among_hosts ? place_meeting_of_doors(plan) : Status{};
+}
+
+// Next to where the ranks meet.
+Status GroupFlags::place_meeting_of_doors(GroupPlan& plan) const {
   plan.meeting_of_doors = plan.leader;
   if (plan.leader.is_unix()) {
     plan.meeting_of_doors.path += ".door";

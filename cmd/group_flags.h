@@ -87,7 +87,10 @@ struct GroupFlags {
  private:
   void declare_meeting(OptionSet& options);
   void declare_placement(OptionSet& options);
-  Status choose_door(GroupPlan& plan, bool has_lws) const;
+  Status place_ranks(GroupPlan& plan, const std::optional<LwsEnvironment>& lws) const;
+  Status check_door(const GroupPlan& plan, bool is_default_pod) const;
+  Status choose_door(GroupPlan& plan, bool is_default_pod) const;
+  Status place_meeting_of_doors(GroupPlan& plan) const;
 };
 
 // Without a key nothing leaves a host, unless the operator says so: kInvalidArgument.
