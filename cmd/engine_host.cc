@@ -267,6 +267,10 @@ void EngineHost::make_local_exchange(const model::LoadOptions& load) {
           .num_layers = static_cast<int32_t>(config.num_layers_with_draft(load.weights.draft))});
 }
 
+int64_t EngineHost::dispatch_row_bytes() const {
+  return math::row_bytes(model_->numeric().dispatch_format, model_->config().hidden_size);
+}
+
 ep::AllToAll& EngineHost::all_to_all() {
   if (group_ != nullptr) return group_->exchange();
   return *local_;

@@ -87,6 +87,9 @@ class EngineHost {
 
   const EngineHostOptions& options() const { return options_; }
 
+  // Bytes of a row on its way to an expert.
+  int64_t dispatch_row_bytes() const;
+
  private:
   Status load();
   Status make_pool();

@@ -1,7 +1,7 @@
 #include "cmd/expert_placement.h"
 
 #include "base/file.h"
-#include "cmd/rank_metrics.h"
+#include "cmd/expert_load.h"
 #include "ep/expert_load.h"
 #include "launcher/run_folder.h"
 

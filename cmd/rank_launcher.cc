@@ -1,7 +1,7 @@
 #include "cmd/rank_launcher.h"
 
 #include "base/log.h"
-#include "cmd/rank_metrics.h"
+#include "cmd/expert_load.h"
 #include "cmd/run_until_signal.h"
 #include "epp/endpoint_picker.h"
 #include "epp/filters.h"

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/expert_load.h"
 #include "cmd/kv_options.h"
 #include "cmd/rank_metrics.h"
 #include "model/config.h"
