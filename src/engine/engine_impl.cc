@@ -119,16 +119,8 @@ Status EngineImpl::step(ep::AllToAll& all_to_all) {
 Status EngineImpl::run_step(ep::AllToAll& all_to_all) {
   // News that give a sleeping group nothing to do do not wake it.
   if (!drain_inbox()) return {};
-  wants_guesses_ = wants_guesses();
-  const ep::StepWish wish = scheduler_.wish(
-      rows_expected_, wants_guesses_ ? Scheduler::Guesses::kWanted : Scheduler::Guesses::kNone);
-  WD_ASSIGN_OR_RETURN(const ep::StepProgram program, all_to_all.begin_step(wish));
-  // The next step has room for what was announced for it, a first step for all that is possible.
-  rows_expected_ = program.anyone_has_work ? std::min(wish.num_tokens, all_to_all.tokens_max())
-                                           : all_to_all.tokens_max();
-  is_active_ = program.anyone_has_work || scheduler_.has_work();
+  WD_ASSIGN_OR_RETURN(const ep::StepProgram program, open_step(all_to_all));
   if (!program.anyone_has_work) return {};
-
   const StepPlan plan = scheduler_.next(program.tokens_max);
   begin_pulls(plan);
   build_batch(plan);
@@ -165,6 +157,19 @@ void EngineImpl::start(std::unique_ptr<Generation> generation) {
   if (!started.ended()) return;
   started.end(*started.ended());  // its prefix was all there is
   close(started);
+}
+
+// Tells the group what this rank wishes for the next step, and learns the program of this one.
+Result<ep::StepProgram> EngineImpl::open_step(ep::AllToAll& all_to_all) {
+  wants_guesses_ = wants_guesses();
+  const ep::StepWish wish = scheduler_.wish(
+      rows_expected_, wants_guesses_ ? Scheduler::Guesses::kWanted : Scheduler::Guesses::kNone);
+  WD_ASSIGN_OR_RETURN(const ep::StepProgram program, all_to_all.begin_step(wish));
+  // The next step has room for what was announced for it, a first step for all that is possible.
+  rows_expected_ = program.anyone_has_work ? std::min(wish.num_tokens, all_to_all.tokens_max())
+                                           : all_to_all.tokens_max();
+  is_active_ = program.anyone_has_work || scheduler_.has_work();
+  return program;
 }
 
 void EngineImpl::build_batch(const StepPlan& plan) {

@@ -1,4 +1,4 @@
-// The engine behind engine.h. Reading order: step(), then the six functions that it calls.
+// The engine behind engine.h. Reading order: run_step(), then what it calls, in that order.
 #pragma once
 
 #include "engine/draft_policy.h"
@@ -63,6 +63,7 @@ class EngineImpl : public Engine, public kv::KvPort {
   Status check(const Request& request) const;
   Status run_step(ep::AllToAll& all_to_all);
   bool drain_inbox();
+  Result<ep::StepProgram> open_step(ep::AllToAll& all_to_all);
   void build_batch(const StepPlan& plan);
   void commit(const StepPlan& plan);
   int64_t sample_and_report(const StepPlan& plan, MatrixView<const float> logits);
