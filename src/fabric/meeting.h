@@ -10,15 +10,11 @@
 #pragma once
 
 #include "base/result.h"
-#include "fabric/event.h"
 #include "fabric/membership.h"
 #include "fabric/tls.h"
-#include "fabric/unique_fd.h"
 
 #include <chrono>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -34,59 +30,22 @@ struct MeetingOptions {
   Duration patience = std::chrono::seconds{5};  // of the leader, with a caller who says nothing
 };
 
-// What passes between a meeting and its thread.
-class MeetingState {
- public:
-  static Result<std::unique_ptr<MeetingState>> create();
-
-  MeetingState(Event woken, Event has_failed)
-      : woken_(std::move(woken)), has_failed_(std::move(has_failed)) {}
-
-  const Event& woken() const { return woken_; }  // for the thread: there is news
-
-  const Event& has_failed() const { return has_failed_; }  // stays set
-
-  void set_members(Membership members);
-  void set_linked();  // this rank
-  void set_all_linked();
-  void fail(const Error& error);  // the first counts
-  void stop();
-
-  bool is_linked() const;
-  Status check() const;  // it goes on
-  Result<Membership> await_members();
-  Status await_all_linked();
-  // The failure, if there is one by then; else `own`.
-  Error await_cause(const Error& own, Duration patience);
-
- private:
-  Event woken_;
-  Event has_failed_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::optional<Membership> members_;
-  std::optional<Error> failure_;
-  bool is_linked_ = false;
-  bool all_linked_ = false;
-  bool is_stopped_ = false;
-};
+class MeetingState;  // meeting_state.h
 
 class Meeting {
  public:
   // Rank 0 listens; the others call, again and again until it answers or the time is over.
   static Result<std::unique_ptr<Meeting>> begin(MeetingOptions options);
 
-  Meeting(std::unique_ptr<MeetingState> state, std::thread thread)
-      : state_(std::move(state)), thread_(std::move(thread)) {}
-
+  Meeting(std::unique_ptr<MeetingState> state, std::thread thread);
   ~Meeting();
 
   // Blocks until all are there. kTimeout: not all came, by name. kInvalidArgument: the leader
   // refuses this rank, with both sides named. kPeerLost: the leader is gone.
-  Result<Membership> members() { return state_->await_members(); }
+  Result<Membership> members();
 
   // Readable once the meeting has failed: whom this rank waits for may never come.
-  int interrupt() const { return state_->has_failed().fd(); }
+  int interrupt() const;
 
   // This rank has linked with all others; blocks until all have. kPeerLost, kTimeout.
   Status all_linked();
