@@ -1,5 +1,5 @@
-// Step 5 at the token's own rank: the sum that every exchange takes alike, so that a token's bits do
-// not depend on where its experts live.
+// Step 5 at the token's own rank: the sum that every exchange takes alike, so that a token's bits
+// do not depend on where its experts live.
 #pragma once
 
 #include "base/matrix.h"
@@ -20,8 +20,8 @@ struct Results {
   std::span<const float> weights;          // [num_tokens][top_k]
 };
 
-// x[t] += (sum_k weights[t][k] * rows[t][k]) + shared[t], the sum in f32 and in k order; `shared` may
-// have no rows at all. x, shared: [num_tokens, hidden].
+// x[t] += (sum_k weights[t][k] * rows[t][k]) + shared[t], the sum in f32 and in k order; `shared`
+// may have no rows at all. x, shared: [num_tokens, hidden].
 void add_results(const Results& results,
                  MatrixView<const float> shared,
                  MatrixView<float> x,

@@ -45,7 +45,7 @@ class Baton {
 
 enum class EventKind : uint8_t { kRun, kDeadline, kPut, kSignal, kGone, kAccuse, kFault };
 
-struct Event {
+struct SimEvent {
   TimePoint time;
   uint64_t order = 0;  // drawn from the seed: who goes first of two at the same time
   uint64_t serial = 0;
@@ -61,7 +61,7 @@ struct Event {
 };
 
 struct Later {
-  bool operator()(const Event& a, const Event& b) const {
+  bool operator()(const SimEvent& a, const SimEvent& b) const {
     return std::tie(a.time, a.order, a.serial) > std::tie(b.time, b.order, b.serial);
   }
 };
@@ -162,13 +162,13 @@ class World {
     return random_.uniform() < options_.straggler_chance ? delay * 20 : delay;
   }
 
-  void push(Event event);
-  void handle(Event& event);
-  void trace(const Event& event);
+  void push(SimEvent event);
+  void handle(SimEvent& event);
+  void trace(const SimEvent& event);
   void queue_run(SimRank& rank, Duration delay);
   void resume(SimRank& rank);
   void look_again(SimRank& rank);
-  void gone(const Event& event);
+  void gone(const SimEvent& event);
   void start_fault(const SimFault& fault);
   void leave(SimRank& rank);
   // Since when nothing passes between the two, if so.
@@ -183,7 +183,7 @@ class World {
   Random random_;
   FunctionRef<Status(Fabric&)> body_;
   std::vector<std::unique_ptr<SimRank>> ranks_;
-  std::priority_queue<Event, std::vector<Event>, Later> events_;
+  std::priority_queue<SimEvent, std::vector<SimEvent>, Later> events_;
 
   struct Cut {
     NodeId node;
@@ -200,13 +200,13 @@ class World {
 
 // ---- The world: events in order of time.
 
-void World::push(Event event) {
+void World::push(SimEvent event) {
   event.order = random_.bits();
   event.serial = ++serial_;
   events_.push(std::move(event));
 }
 
-void World::trace(const Event& event) {
+void World::trace(const SimEvent& event) {
   uint64_t word = trace_hash_;
   for (const int64_t part :
        {event.time.time_since_epoch().count(), static_cast<int64_t>(event.kind), int64_t{event.to},
@@ -233,7 +233,7 @@ SimReport World::run() {
   };
   while (!all_finished()) {
     WD_CHECK(!events_.empty());  // every wait has a deadline, so there is always a next event
-    Event event = std::move(const_cast<Event&>(events_.top()));
+    SimEvent event = std::move(const_cast<SimEvent&>(events_.top()));
     events_.pop();
     now_ = event.time;
     trace(event);
@@ -248,7 +248,7 @@ SimReport World::run() {
   return report;
 }
 
-void World::handle(Event& event) {
+void World::handle(SimEvent& event) {
   SimRank& to = at(event.to);
   switch (event.kind) {
     case EventKind::kRun:
@@ -302,7 +302,7 @@ void World::look_again(SimRank& rank) {
     queue_run(rank, draw(options_.compute_max));
 }
 
-void World::gone(const Event& event) {
+void World::gone(const SimEvent& event) {
   SimRank& to = at(event.to);
   const bool accused = event.kind == EventKind::kAccuse;
   const auto about = static_cast<size_t>(accused ? event.value : event.from);
