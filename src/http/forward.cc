@@ -1,5 +1,6 @@
 #include "http/forward.h"
 
+#include "http/field_list.h"
 #include "http/target.h"
 
 #include <algorithm>
@@ -22,20 +23,6 @@ constexpr std::array<std::string_view, 10> kConnectionHeaders = {"connection",
                                                                  "content-length"};
 
 constexpr size_t kTailBytes = 2;
-
-bool is_named(std::string_view list, std::string_view name) {
-  while (!list.empty()) {
-    const size_t comma = std::min(list.find(','), list.size());
-    std::string_view item = list.substr(0, comma);
-    list.remove_prefix(std::min(comma + 1, list.size()));
-    while (!item.empty() && item.front() == ' ')
-      item.remove_prefix(1);
-    while (!item.empty() && item.back() == ' ')
-      item.remove_suffix(1);
-    if (equal_ignoring_case(item, name)) return true;
-  }
-  return false;
-}
 
 // One request under way. All on the client's loop, except what the responder calls, which only
 // posts to it.
@@ -172,7 +159,7 @@ Headers end_to_end_headers(Headers headers) {
         kConnectionHeaders,
         [&](std::string_view name) { return equal_ignoring_case(name, header.name); });
     return is_of_connection || equal_ignoring_case(header.name, "host") ||
-           is_named(connection, header.name);
+           has_element(connection, header.name);
   });
   return headers;
 }

@@ -1,4 +1,5 @@
-// The small parts: message, target, router, sse.
+// The small parts: message, field_list, target, router, sse.
+#include "http/field_list.h"
 #include "http/message.h"
 #include "http/router.h"
 #include "http/sse.h"
@@ -26,6 +27,16 @@ TEST(Headers, ValuesCannotEndTheirLine) {
   std::string out;
   append_header_field(out, "a", "b\r\nSet-Cookie: c");
   EXPECT_EQ(out, "a: b  Set-Cookie: c\r\n");
+}
+
+TEST(FieldList, HasItsElementsWithoutBlanks) {
+  std::string_view list = " a ,\tb\t,,c d";
+  for (const char* element : {"a", "b", "", "c d"})
+    EXPECT_EQ(take_element(list), element);
+  EXPECT_TRUE(list.empty());
+  EXPECT_TRUE(has_element("close,\tTE ", "te"));
+  EXPECT_FALSE(has_element("close, te", "t"));
+  EXPECT_FALSE(has_element("", "te"));
 }
 
 TEST(MediaType, ComesWithoutParameters) {

@@ -1,5 +1,7 @@
 #include "http/parser.h"
 
+#include "http/field_list.h"
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -28,25 +30,6 @@ constexpr std::array<bool, 256> kIsToken = [] {
 bool is_token(std::string_view text) {
   return !text.empty() &&
          std::ranges::all_of(text, [](char c) { return kIsToken[static_cast<unsigned char>(c)]; });
-}
-
-std::string_view trim(std::string_view text) {
-  const auto is_blank = [](char c) { return c == ' ' || c == '\t'; };
-  while (!text.empty() && is_blank(text.front()))
-    text.remove_prefix(1);
-  while (!text.empty() && is_blank(text.back()))
-    text.remove_suffix(1);
-  return text;
-}
-
-// Whether a comma list has that element, without case.
-bool has_element(std::string_view list, std::string_view element) {
-  while (!list.empty()) {
-    const size_t comma = list.find(',');
-    if (equal_ignoring_case(trim(list.substr(0, comma)), element)) return true;
-    list = comma == std::string_view::npos ? std::string_view() : list.substr(comma + 1);
-  }
-  return false;
 }
 
 // Takes "....\r\n" from the front. The scanner has seen that lines end so.

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "http/field_list.h"
 #include "http/forward.h"
 #include "sidecar/legs.h"
 
@@ -44,13 +45,7 @@ std::vector<std::string> prefill_hosts(const http::Headers& headers) {
     if (!http::equal_ignoring_case(header.name, kPrefillHeader)) continue;
     std::string_view rest = header.value;
     while (!rest.empty()) {
-      const size_t comma = std::min(rest.find(','), rest.size());
-      std::string_view host = rest.substr(0, comma);
-      rest.remove_prefix(std::min(comma + 1, rest.size()));
-      while (!host.empty() && host.front() == ' ')
-        host.remove_prefix(1);
-      while (!host.empty() && host.back() == ' ')
-        host.remove_suffix(1);
+      const std::string_view host = http::take_element(rest);
       if (!host.empty()) hosts.emplace_back(host);
     }
   }
