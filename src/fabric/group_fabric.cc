@@ -161,16 +161,14 @@ PeerState GroupFabric::peer_state(RankId peer) const {
 
 WireCounters GroupFabric::wire() const {
   WireCounters sum;
-  for (const auto& link : outgoing_) {
-    const WireCounters one = link->counters();
+  const auto add = [&](const WireCounters& one) {
     sum.bytes_sent += one.bytes_sent;
     sum.frames_sent += one.frames_sent;
-  }
-  for (const auto& endpoint : direct_) {
-    const WireCounters one = endpoint->counters();
-    sum.bytes_sent += one.bytes_sent;
-    sum.frames_sent += one.frames_sent;
-  }
+  };
+  for (const auto& link : outgoing_)
+    add(link->counters());
+  for (const auto& endpoint : direct_)
+    add(endpoint->counters());
   return sum;
 }
 
