@@ -95,46 +95,20 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
         server_(loop, server_options()) {}
 
   void add_routes() {
-    const auto routed = [core = weak_from_this()](http::Request request,
-                                                  http::Responder responder) {
-      if (const auto self = core.lock()) self->route(std::move(request), std::move(responder));
-    };
     for (const char* path : {"/v1/chat/completions", "/v1/completions"})
-      server_.route("POST", path, routed);
-    const auto anywhere = [core = weak_from_this()](http::Request request,
-                                                    http::Responder responder) {
-      if (const auto self = core.lock())
-        self->route_anywhere(std::move(request), std::move(responder));
-    };
-    server_.route("GET", "/v1/models", anywhere);
-    server_.route("GET", "/v1/models/*", anywhere);
-    if (options_.expose_routes) {
-      server_.route("GET", "/endpoints",
-                    [core = weak_from_this()](const http::Request&, http::Responder responder) {
-                      if (const auto self = core.lock()) responder.send(self->list_endpoints());
-                    });
-    }
+      forward("POST", path, &Core::route);
+    for (const char* path : {"/v1/models", "/v1/models/*"})
+      forward("GET", path, &Core::route_anywhere);
     for (const char* path : {"/tokenize", "/detokenize"})
-      server_.route("POST", path, anywhere);
+      forward("POST", path, &Core::route_anywhere);
     // Any rank can tell a ticket's issuer that nobody will come.
-    if (options_.trust_kv_params) server_.route("POST", "/kv_transfer/release", anywhere);
-    for (const char* path : {"/health", "/ready", "/ping"}) {
-      server_.route("GET", path,
-                    [core = weak_from_this()](const http::Request&, http::Responder responder) {
-                      if (const auto self = core.lock()) responder.send(self->health());
-                    });
-    }
-    server_.route("GET", "/live", [](const http::Request&, http::Responder responder) {
-      responder.send({.status = 200});
-    });
-    server_.route("GET", "/version",
-                  [core = weak_from_this()](const http::Request&, http::Responder responder) {
-                    if (const auto self = core.lock()) responder.send(self->version());
-                  });
-    server_.route("GET", "/load",
-                  [core = weak_from_this()](const http::Request&, http::Responder responder) {
-                    if (const auto self = core.lock()) responder.send(self->load());
-                  });
+    if (options_.trust_kv_params) forward("POST", "/kv_transfer/release", &Core::route_anywhere);
+    for (const char* path : {"/health", "/ready", "/ping"})
+      answer(path, &Core::health);
+    answer("/live", &Core::live);
+    answer("/version", &Core::version);
+    answer("/load", &Core::load);
+    if (options_.expose_routes) answer("/endpoints", &Core::list_endpoints);
     add_gathered_routes();
   }
 
@@ -151,6 +125,27 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     size_t next = 0;
     bool is_event_stream = false;  // the answer
   };
+
+  // Requests that go to an endpoint.
+  void forward(const char* method,
+               const char* path,
+               void (Core::*send)(http::Request, http::Responder)) {
+    server_.route(
+        method, path,
+        [core = weak_from_this(), send](http::Request request, http::Responder responder) {
+          if (const auto self = core.lock())
+            (self.get()->*send)(std::move(request), std::move(responder));
+        });
+  }
+
+  // Requests that are answered here.
+  void answer(const char* path, http::Response (Core::*response)() const) {
+    server_.route(
+        "GET", path,
+        [core = weak_from_this(), response](const http::Request&, http::Responder responder) {
+          if (const auto self = core.lock()) responder.send((self.get()->*response)());
+        });
+  }
 
   // One more than asked for: /metrics shows at least the gateway's own.
   void add_gathered_routes() {
@@ -345,6 +340,8 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
             .body = fmt::format("{{\"endpoints\":{}}}", snapshot->endpoints.size())};
   }
 
+  http::Response live() const { return {.status = 200}; }
+
   http::Response version() const {
     Json body;
     body.set("version", options_.version);
@@ -377,7 +374,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
     }
     Json body;
     body.set("endpoints", std::move(list));
-    return {.status = 200, .headers = {{"content-type", "application/json"}}, .body = body.dump()};
+    return json_response(body);
   }
 
   // Nothing has gone to the client. Another endpoint may be asked only if this one has seen

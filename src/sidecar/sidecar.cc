@@ -65,14 +65,14 @@ struct Journey {
   http::Responder responder;
   Json body;
   std::string id;
-  std::vector<net::Address> prefillers;  // still to try, in order
-  http::CallHandle prefill_call;
-  std::string prefiller;  // that is asked, or has answered
+  std::vector<net::Address> prefillers = {};  // still to try, in order
+  http::CallHandle prefill_call = {};
+  std::string prefiller = {};  // that is asked, or has answered
   // The prefill leg's answer.
   int status = 0;
-  http::Headers headers;
-  std::string answer;
-  Json params;  // that it gave, to pull with
+  http::Headers headers = {};
+  std::string answer = {};
+  Json params = {};  // that it gave, to pull with
 };
 
 }  // namespace
@@ -129,17 +129,10 @@ class Sidecar::Core : public std::enable_shared_from_this<Core> {
     const std::vector<std::string> hosts = prefill_hosts(request.headers);
     request.headers.erase(kPrefillHeader);
     // Shared by the callbacks of the two legs.
-    auto journey = std::make_shared<Journey>(Journey{std::move(request),
-                                                     std::move(responder),
-                                                     std::move(*body),
-                                                     new_uuid(),
-                                                     {},
-                                                     {},
-                                                     {},
-                                                     0,
-                                                     {},
-                                                     {},
-                                                     {}});
+    auto journey = std::make_shared<Journey>(Journey{.request = std::move(request),
+                                                     .responder = std::move(responder),
+                                                     .body = std::move(*body),
+                                                     .id = new_uuid()});
     if (hosts.empty() || has_several_prompts(journey->body)) {
       decode(journey, std::nullopt);
       return;
