@@ -1,5 +1,5 @@
 // Memory that processes of a host share by handing over a descriptor: an anonymous file, sealed so
-// that nobody can shrink it under a reader's feet.
+// that nobody can shrink it under a reader's feet. Thread: any, one at a time.
 #pragma once
 
 #include "base/result.h"

@@ -4,7 +4,8 @@
 // values that are expanded per head instead. GqaAttention is the plain kind with normalised queries
 // and keys.
 //
-// An object per layer; scratch is shared, because layers run one after the other.
+// An object per layer; scratch is shared, because layers run one after the other. Ownership:
+// weights and scratch are the model's. Thread: as model.h.
 #pragma once
 
 #include "base/matrix.h"

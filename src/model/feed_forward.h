@@ -1,5 +1,7 @@
 // The feed-forward part of a decoder layer: one dense SwiGLU, or the mixture of experts, whose
-// forward() is the five steps of expert parallelism.
+// forward() is steps 2 to 5 of expert parallelism.
+//
+// Ownership: weights, router and scratch are the model's. Thread: as model.h.
 #pragma once
 
 #include "base/matrix.h"

@@ -4,7 +4,7 @@
 //   sigmoid (V3):  s = sigmoid(z), choice = s + bias, groups ranked by the sum of their two largest
 //   softmax:       s = softmax(z), choice = s,        groups ranked by their largest, if there are
 // The k largest choices among the groups kept, in descending order; weights are their s,
-// renormalised if the model says so, times the model's scale.
+// renormalised if the model says so, times the model's scale. Thread: as model.h.
 #pragma once
 
 #include "base/matrix.h"

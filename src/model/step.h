@@ -1,5 +1,5 @@
 // What the layers of one forward share: the batch, the rotation of its positions, and where its
-// keys and values lie in the paged cache.
+// keys and values lie in the paged cache. Thread: as model.h.
 #pragma once
 
 #include "base/matrix.h"

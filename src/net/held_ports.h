@@ -2,7 +2,7 @@
 // that listen on them come and go.
 //
 // Each is a socket that is bound and never listens: the kernel gives its port to nobody who asks
-// for any port, and lets a process that names it listen there.
+// for any port, and lets a process that names it listen there. Thread: one.
 #pragma once
 
 #include "base/result.h"
