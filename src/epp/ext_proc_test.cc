@@ -27,7 +27,7 @@ class Envoy {
       : channel_(grpc::CreateChannel(fmt::format("127.0.0.1:{}", port),
                                      grpc::InsecureChannelCredentials())),
         stub_(pb::ExternalProcessor::NewStub(channel_)) {
-    context_.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    context_.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     stream_ = stub_->Process(&context_);
   }
 

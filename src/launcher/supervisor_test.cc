@@ -51,10 +51,10 @@ class Watched {
 
   void join() { thread_.join(); }
 
-  // Waits, at most 20 s, until `text` has been said `count` times.
+  // Waits, at most 60 s, until `text` has been said `count` times.
   bool hears(const std::string& text, int count = 1) {
     std::unique_lock lock(mutex_);
-    return heard_.wait_for(lock, std::chrono::seconds(20),
+    return heard_.wait_for(lock, std::chrono::seconds(60),
                            [&] { return std::ranges::count(said_, text) >= count; });
   }
 
@@ -213,7 +213,7 @@ TEST(Supervisor, EndsProcessesThatIgnoreSigtermAndTheirChildren) {
   ASSERT_GE(child_ended.fd, 0);
   watched.stop();
   EXPECT_TRUE(watched.hears("g is stopped"));
-  EXPECT_EQ(poll(&child_ended, 1, 20'000), 1);
+  EXPECT_EQ(poll(&child_ended, 1, 60'000), 1);
   close(child_ended.fd);
 }
 

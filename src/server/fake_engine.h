@@ -116,7 +116,7 @@ class FakeEngine : public engine::Engine {
       .max_model_len = 1000, .block_size = 16, .num_kv_blocks = 10, .max_num_queued_reqs = 8};
 
  private:
-  static constexpr std::chrono::seconds kPatience{20};
+  static constexpr std::chrono::seconds kPatience{60};
 
   // The sink, noting the request's first last event.
   engine::EventSink counted(engine::EventSink sink) {

@@ -140,7 +140,7 @@ class NameService(Base):
             self.assertEqual(wait_for("an answer", lambda: get(pod.address, 8080, "/live")[0], process), 200)
             process.send_signal(signal.SIGTERM)
             # Far less than the 90 s that the resolver waits.
-            self.assertEqual(process.wait(30), 0)
+            self.assertEqual(process.wait(60), 0)
 
 
 class Machine(Base):

@@ -20,7 +20,7 @@ namespace wideep::http::testing {
 
 class RawClient {
  public:
-  static constexpr timeval kPatience{.tv_sec = 20, .tv_usec = 0};
+  static constexpr timeval kPatience{.tv_sec = 60, .tv_usec = 0};
 
   explicit RawClient(const net::Address& address, int receive_buffer_bytes = 0) {
     fd_ = ::socket(address.is_unix() ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
