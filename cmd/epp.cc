@@ -4,6 +4,7 @@
 #include "cmd/run_until_signal.h"
 #include "cmd/verb.h"
 #include "epp/ext_proc.h"
+#include "http/server.h"
 
 namespace wideep::cmd {
 namespace {
@@ -18,6 +19,10 @@ class EppVerb final : public Verb {
     options.add(
         "--grpc-port", &grpc_port_,
         {.group = "Server", .help = "Port to listen on; 0: one that is free.", .max = UINT16_MAX});
+    options.add("--metrics-port", &metrics_port_,
+                {.group = "Server",
+                 .help = "Port of GET /metrics, at the same host; 0: none.",
+                 .max = UINT16_MAX});
     options.add("--secure-serving", &secure_,
                 {.group = "Server", .help = "TLS, with tls.crt and tls.key of --cert-path."});
     options.add("--cert-path", &cert_path_,
@@ -52,6 +57,8 @@ class EppVerb final : public Verb {
       ext_proc_.cert_file = cert_path_ + "/tls.crt";
       ext_proc_.key_file = cert_path_ + "/tls.key";
     }
+    http::Server metrics(loop, {});
+    WD_TRY(serve_metrics(metrics, picker->picker()));
     WD_ASSIGN_OR_RETURN(const auto server, epp::ExtProcServer::start(picker->picker(), ext_proc_));
     server->set_ready(true);
     const std::string address = fmt::format("{}:{}", grpc_host_, server->port());
@@ -64,10 +71,25 @@ class EppVerb final : public Verb {
     return {};
   }
 
+  Status serve_metrics(http::Server& server, epp::EndpointPicker& picker) const {
+    if (metrics_port_ == 0) return {};
+    server.route("GET", "/metrics", [&picker](const http::Request&, http::Responder responder) {
+      http::Response response;
+      response.headers.set("content-type", MetricsRegistry::kContentType);
+      picker.render_metrics(response.body);
+      responder.send(response);
+    });
+    WD_ASSIGN_OR_RETURN(const net::Address bound,
+                        server.listen({grpc_host_, static_cast<uint16_t>(metrics_port_), {}}));
+    log_info("epp: metrics on {}", bound.to_string());
+    return {};
+  }
+
   PickerFlags picker_;
   epp::ExtProcOptions ext_proc_;
   std::string grpc_host_ = "127.0.0.1";
   int64_t grpc_port_ = 9002;
+  int64_t metrics_port_ = 0;
   bool secure_ = false;
   std::string cert_path_;
   std::string ready_file_;

@@ -27,6 +27,18 @@ std::shared_ptr<const Snapshot> EndpointPicker::snapshot() const {
 
 std::expected<Decision, Refusal> EndpointPicker::pick(const PickRequest& request,
                                                       const std::vector<std::string>* subset) {
+  using Outcome = PickerMetrics::Outcome;
+  const TimePoint begin = clock_.now();
+  auto decision = decide(request, subset);
+  const Outcome outcome = !decision                      ? Outcome::kRefused
+                          : decision->prefill == nullptr ? Outcome::kDecodeOnly
+                                                         : Outcome::kPrefillDecode;
+  metrics_.on_pick(outcome, clock_.now() - begin);
+  return decision;
+}
+
+std::expected<Decision, Refusal> EndpointPicker::decide(const PickRequest& request,
+                                                        const std::vector<std::string>* subset) {
   PickContext context{.request = request, .snapshot = candidates(subset), .prefix = {}};
   if (context.snapshot->endpoints.empty()) {
     return std::unexpected(Refusal{503, "rejected-no-endpoints", "no endpoint is ready"});
@@ -77,6 +89,13 @@ double EndpointPicker::saturation() const {
                                metrics.kv_cache_usage / limits.kv_cache_util_threshold);
   }
   return sum / static_cast<double>(now->endpoints.size());
+}
+
+void EndpointPicker::render_metrics(std::string& out) {
+  int64_t num_prefixes = 0;
+  for (const auto& index : config_.prefix_indexes)
+    num_prefixes += index->size();
+  metrics_.render(*snapshot(), num_prefixes, out);
 }
 
 uint8_t role_bits(const Labels& labels) {

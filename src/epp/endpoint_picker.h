@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "epp/config.h"
+#include "epp/picker_metrics.h"
 #include "epp/plugin.h"
 
 #include <cstdint>
@@ -52,15 +53,21 @@ class EndpointPicker {
   // count as 1.
   double saturation() const;
 
+  // Appends the text of /metrics.
+  void render_metrics(std::string& out);
+
   const PickerConfig& config() const { return config_; }
 
  private:
+  std::expected<Decision, Refusal> decide(const PickRequest& request,
+                                          const std::vector<std::string>* subset);
   int32_t take_id();  // with mutex_ held
   std::shared_ptr<const Snapshot> candidates(const std::vector<std::string>* subset) const;
   bool is_sheddable(const PickRequest& request) const;
 
   PickerConfig config_;
   const Clock& clock_;
+  PickerMetrics metrics_;
   mutable std::mutex
       mutex_;  // guards the pointer below and its writers; held for a copy of it only
   // Shared with the requests that decide on it.

@@ -154,6 +154,7 @@ class Gateway::Core : public std::enable_shared_from_this<Core> {
                       [this](const std::vector<EndpointAnswer>& answers) {
                         std::string text;
                         registry_.render(text);
+                        picker_.render_metrics(text);
                         return text + merge_metrics(answers);
                       }});
     for (GatheredRoute& route : routes) {

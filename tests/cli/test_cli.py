@@ -175,6 +175,9 @@ class Gateway(unittest.TestCase):
             with Process("gateway", "--endpoint", endpoints[0], "--endpoint", endpoints[1]) as gateway:
                 for number in range(20):
                     self.assertEqual(post(gateway.url + "/v1/completions", {"prompt": f"{number}"}), (200, {}))
+                metrics = urllib.request.urlopen(gateway.url + "/metrics", timeout=PATIENCE_S).read().decode()
+                self.assertIn('inference_pool_ready_pods{name="default"} 2\n', metrics)
+                self.assertIn('inference_extension_scheduler_attempts_total{status="success"} 20\n', metrics)
             alive.shutdown()
 
 
