@@ -4,6 +4,7 @@
 #include "kv/kv_server.h"
 #include "kv/test_port.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 
@@ -15,6 +16,8 @@ namespace wideep::kv {
 namespace {
 
 const TransferKeys kKeys{std::nullopt};
+// Its local socket is named after it: of this process alone.
+const std::string kProducer = fmt::format("producer-{:016x}", random_device_bits());
 constexpr std::chrono::seconds kPatience{60};
 // Where a flipped bit of a length makes somebody wait for bytes that never come.
 constexpr std::chrono::milliseconds kImpatience{100};
@@ -76,12 +79,14 @@ class Meddler {
 
 struct Ranks {
   Ranks() : prefill(TestPort::two_groups(), 16), decode(TestPort::two_groups(), 16) {
-    server = *KvServer::create({.pool = prefill.kv_pool(),
-                                .leases = prefill.leases(),
-                                .engine_id = "producer",
-                                .identity = prefill.kv_identity(),
-                                .keys = kKeys},
-                               {.listen = loopback()});
+    auto created = KvServer::create({.pool = prefill.kv_pool(),
+                                     .leases = prefill.leases(),
+                                     .engine_id = kProducer,
+                                     .identity = prefill.kv_identity(),
+                                     .keys = kKeys},
+                                    {.listen = loopback()});
+    WD_CHECK(created.has_value());
+    server = *std::move(created);
     blocks = prefill.take(2);
     prefill.fill(blocks, 1);
     targets = decode.take(2);
@@ -89,7 +94,7 @@ struct Ranks {
 
   api::KvTicket ticket_for(const net::Address& address) {
     api::KvTicket ticket = prefill.lease(blocks);
-    ticket.engine_id = "producer";
+    ticket.engine_id = kProducer;
     ticket.host = address.host;
     ticket.port = address.port;
     return ticket;
@@ -134,7 +139,7 @@ struct Ranks {
 // What the producer says in a pull: its greeting, its answer, two blocks with their checksums.
 size_t bytes_told(const Ranks& ranks) {
   const auto size = [](const Message& message) { return encode(message, kKeys.message()).size(); };
-  const Hello hello{.engine_id = "producer", .identity = ranks.prefill.kv_identity()};
+  const Hello hello{.engine_id = kProducer, .identity = ranks.prefill.kv_identity()};
   const auto block = static_cast<size_t>(ranks.prefill.kv_pool().image().block_bytes());
   return size(hello) + size(PullAnswer{}) + 2 * (block + sizeof(uint64_t));
 }
