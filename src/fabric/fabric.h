@@ -71,7 +71,8 @@ struct PeerState {
   std::string_view transport;  // "self", "shm", "tcp", "ucx" or "sim"
 };
 
-// What a wait is for. Only ready() is called while all is well, often: it must be cheap.
+// What a wait is for. Only ready() is called while all is well, often: it must be cheap. missing()
+// may know what the last ready() found and no more.
 struct Awaited {
   FunctionRef<bool()> ready;
   FunctionRef<std::string()> what;             // "combine of layer 3, seq 17"
@@ -107,9 +108,9 @@ class Fabric {
   // The latest signal of `peer` on `channel` in this epoch; nothing before the first. Any thread.
   virtual std::optional<Signal> poll(RankId peer, ChannelId channel) const = 0;
 
-  // Blocks until awaited.ready(). kPeerLost: a rank died, or one of awaited.missing() has left;
-  // kTimeout: `deadline` passed, not counting the time for which this rank was stopped. On either
-  // the others are told whom this rank holds for lost. Any thread, as above.
+  // Blocks until awaited.ready(). kPeerLost: a rank died, of which the others are told, or one of
+  // awaited.missing() has left; kTimeout: `deadline` passed, not counting the time for which this
+  // rank was stopped. Any thread, as above.
   virtual Status wait(const Awaited& awaited, TimePoint deadline) = 0;
   // Makes a wait look at ready() again. Any thread.
   virtual void wake() = 0;

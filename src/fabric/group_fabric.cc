@@ -128,8 +128,11 @@ Status GroupFabric::wait(const Awaited& awaited, TimePoint deadline) {
     const int32_t num_gone = table_.num_gone();
     if (awaited.ready()) return {};
     if (num_gone > 0) {
-      if (const auto lost = table_.cause_of_failure(awaited.missing))
+      if (const auto lost = table_.cause_of_failure(awaited.missing)) {
+        // What it said last may have come since: whoever leaves has said all before.
+        if (awaited.ready()) return {};
         return std::unexpected(wait_error(*this, awaited, &*lost));
+      }
     }
     if (now >= deadline) return std::unexpected(wait_error(*this, awaited, nullptr));
     if (now < yield_until && ucx_) ucx_->try_progress();

@@ -172,6 +172,42 @@ TEST(GroupFabric, AWaitForARankThatHasLeftFailsAndForOthersGoesOn) {
   EXPECT_TRUE(status[1].has_value());
 }
 
+// A rank says its last word and leaves while another looks: what that one has seen is older than
+// the goodbye.
+TEST(GroupFabric, ARankThatHasLeftIsNotMissedOnceItsLastWordIsThere) {
+  const auto status = on_threads(shape_of(3), [](Fabric& fabric) -> Status {
+    if (fabric.rank() == RankId{2}) return {};
+    const auto await_goodbye = [&](RankId peer) {
+      while (fabric.peer_state(peer).life == PeerState::Life::kAlive)
+        std::this_thread::yield();
+    };
+    if (fabric.rank() == RankId{1}) {
+      const auto told = [&] { return fabric.poll(RankId{0}, kChannel).has_value(); };
+      const auto what = [] { return std::string("leave to go"); };
+      const auto nobody = [] { return std::vector<RankId>{}; };
+      WD_TRY(fabric.wait({.ready = told, .what = what, .missing = nobody},
+                         fabric.clock().now() + seconds{60}));
+      return fabric.signal(RankId{0}, kChannel, {.seq = 1});
+    }
+    await_goodbye(RankId{2});  // the wait asks who is missing from its first look on
+    bool has_looked = false;
+    bool has_come = false;
+    const auto ready = [&] {
+      has_come = fabric.poll(RankId{1}, kChannel).has_value();
+      if (std::exchange(has_looked, true)) return has_come;
+      EXPECT_TRUE(fabric.signal(RankId{1}, kChannel, {.seq = 1}).has_value());
+      await_goodbye(RankId{1});
+      return has_come;
+    };
+    const auto what = [] { return std::string("a last word"); };
+    const auto missing = [&] { return has_come ? std::vector<RankId>{} : std::vector{RankId{1}}; };
+    return fabric.wait({.ready = ready, .what = what, .missing = missing},
+                       fabric.clock().now() + seconds{60});
+  });
+  for (const Status& one : status)
+    EXPECT_TRUE(one.has_value()) << one.error().message;
+}
+
 // While it lives, whoever logs blocks: stderr is a pipe that is full.
 class BlockedLog {
  public:

@@ -115,6 +115,9 @@ class Ranks:
                 rank.process.send_signal(signal.SIGTERM)
         return [rank.end() for rank in self.ranks]
 
+    def logs(self):
+        return "\n".join(f"rank {i}:\n{rank.log()}" for i, rank in enumerate(self.ranks))
+
     def __exit__(self, *_):
         for rank in self.ranks:
             rank.abandon()

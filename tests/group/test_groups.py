@@ -39,7 +39,7 @@ class SameTokens(unittest.TestCase):
                     answers = ask_all(list(zip(urls, requests)))
                     for request, answer, wanted in zip(requests, answers, expected):
                         self.assertEqual(tokens_and_logprobs(answer), wanted, request)
-                self.assertEqual(group.stop(), [0] * len(nodes))
+                self.assertEqual(group.stop(), [0] * len(nodes), group.logs())
 
     def test_over_sets_sizes_and_hosts(self):
         for name in SETS:
