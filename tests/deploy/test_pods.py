@@ -121,6 +121,7 @@ class InferenceGateway(Base):
         cluster.names.publish()
         wait_for("the picker to look", lambda: "wideep-decode-ready: 2 addresses" in picker.log("epp"),
                  *picker.processes.values())
+        self.assertIn('inference_pool_ready_pods{name="default"}', get(picker.address, 9090, "/metrics")[2])
         self.assertEqual(picker.stop(), {"epp": 0})
 
 

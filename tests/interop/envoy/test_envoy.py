@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import unittest
+import urllib.request
 
 WIDEEP, ENVOY = sys.argv[1:3]
 PATIENCE_S = 120
@@ -118,8 +119,9 @@ class EnvoyTest(unittest.TestCase):
         cls.endpoints = folder / "endpoints.yaml"
         cls.write_endpoints([("p", cls.prefill, "prefill"), ("b", cls.busy, "decode"), ("i", cls.idle, "decode")])
         (folder / "picker.yaml").write_text(CONFIG % cls.endpoints)
-        cls.picker = subprocess.Popen([WIDEEP, "epp", "--grpc-port", "0", "--config-file", folder / "picker.yaml",
-                                       "--ready-file", folder / "ready"])
+        cls.metrics_port = cls.enterClassContext(held_port()).getsockname()[1]
+        cls.picker = subprocess.Popen([WIDEEP, "epp", "--grpc-port", "0", "--metrics-port", str(cls.metrics_port),
+                                       "--config-file", folder / "picker.yaml", "--ready-file", folder / "ready"])
         cls.addClassCleanup(cls.stop, cls.picker)
         wait_until((folder / "ready").exists, "wideep epp is ready")
         picker_port = (folder / "ready").read_text().strip().split(":")[1]
@@ -180,6 +182,16 @@ class EnvoyTest(unittest.TestCase):
         response, body = self.post({"model": "m", "prompt": prompt})
         self.assertEqual(response.status, 200)
         self.assertEqual(json.loads(self.idle.seen[-1]["body"])["prompt"], prompt)
+
+    def test_what_the_picker_decided_is_counted(self):
+        def counted():
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE_S) as answer:
+                lines = answer.read().decode().splitlines()
+            series = 'llm_d_inference_scheduler_disagg_decision_total{decision_type="prefill-decode"} '
+            return next(float(line.removeprefix(series)) for line in lines if line.startswith(series))
+        before = counted()
+        self.post({"model": "m", "prompt": "x"})
+        self.assertEqual(counted(), before + 1)
 
     def test_streams_pass(self):
         response, body = self.post({"model": "m", "prompt": "x", "stream": True})
