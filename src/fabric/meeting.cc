@@ -314,7 +314,8 @@ class Follower {
 
   std::unexpected<Error> lost_leader(std::string why) const {
     // A leader with a key cannot tell a caller without one.
-    if (!options_.key && !talk_->has_heard()) why += "; has it a key that this rank has not?";
+    if (!options_.key && !(talk_ && talk_->has_heard()))
+      why += "; has it a key that this rank has not?";
     return lost(RankId{0}, why);
   }
 
